@@ -1,0 +1,56 @@
+//! A host for [Proxy-Wasm](https://github.com/proxy-wasm/spec) plug-ins.
+//!
+//! The crate runs plug-ins of ABI 0.1.0, 0.2.0, 0.2.1 and 0.2.100 on wasmtime. It knows no HTTP library, no async
+//! runtime, no file system and no Kubernetes: what a plug-in sees of a request is whatever the embedder's
+//! [`StreamContext`] shows, and what it asks of the proxy comes back as [`StreamAction`]s once the callback
+//! has returned.
+//!
+//! ```text
+//! Engine            one per process: compiler settings, the clock that interrupts runaway plug-ins
+//!  └ Module<S>      one per module: validated, compiled, imports resolved
+//!     └ Vm<S>       one per worker and plug-in: a linear memory, the root context
+//!        └ ContextId   one per HTTP stream
+//! ```
+//!
+//! Where to start reading: [`Vm`] is the entry algorithm (spec: proxy-wasm-host §23), `linker` lists every function
+//! that a guest can import, `hostcalls` holds what they do.
+//!
+//! What the crate promises: nothing that a guest does can crash, block or grow the embedder beyond
+//! [`Limits`]; a guest that traps is reported with its own frames and never called again.
+#![warn(missing_docs)]
+
+mod abi;
+mod actions;
+mod engine;
+mod error;
+mod exports;
+mod hostcalls;
+mod limits;
+mod lines;
+mod linker;
+mod memory;
+mod module;
+mod pairs;
+mod plugin;
+mod property;
+mod services;
+mod state;
+mod stream;
+mod vm;
+mod wasi;
+
+pub use abi::{
+    AbiVersion, BufferType, DataAction, HeadersAction, LogLevel, MapType, Status, StreamType, TrailersAction,
+};
+pub use actions::{Actions, Direction, LocalReply, StreamAction};
+pub use engine::{Engine, EpochTicker};
+pub use error::{Failure, FailureReason, LoadError, StartError};
+pub use exports::Callbacks;
+pub use limits::Limits;
+pub use module::Module;
+pub use pairs::{PairError, PairLimits, decode_pairs, encode_pairs};
+pub use plugin::PluginContext;
+pub use property::PropertyValue;
+pub use services::{LogSource, Services, SystemServices};
+pub use stream::{EditOutcome, HeaderEdit, StreamContext};
+pub use vm::{CallResult, ContextId, Outcome, Vm};

@@ -1,0 +1,67 @@
+//! What a guest may use.
+
+use std::time::Duration;
+
+use crate::pairs::PairLimits;
+
+/// Bounds for one VM. Every one of them is enforced inside this crate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Wall time of one callback. When hit: a trap with reason `cpu`.
+    pub callback_time_max: Duration,
+    /// Wall time of all start-up functions and of configure together.
+    pub start_time_max: Duration,
+    /// Linear memory, bytes. When hit, growth fails as the guest sees it; a trap that follows has reason `memory`.
+    pub memory_bytes_max: u64,
+    /// Table elements.
+    pub table_elements_max: u64,
+    /// Header pair lists that a guest passes.
+    pub pairs: PairLimits,
+    /// One log message, bytes; what is beyond is cut.
+    pub log_message_bytes_max: usize,
+    /// Actions (continue, local reply, close) of one callback; further ones are refused.
+    pub actions_max: usize,
+    /// Bytes of one local reply's body.
+    pub local_reply_bytes_max: usize,
+    /// Bytes of a property path.
+    pub property_path_bytes_max: usize,
+    /// Bytes of a property value that a guest sets.
+    pub property_value_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            callback_time_max: Duration::from_secs(1),
+            start_time_max: Duration::from_secs(60),
+            memory_bytes_max: 512 << 20,
+            table_elements_max: 1 << 20,
+            pairs: PairLimits::default(),
+            log_message_bytes_max: 16 << 10,
+            actions_max: 64,
+            local_reply_bytes_max: 1 << 20,
+            property_path_bytes_max: 4 << 10,
+            property_value_bytes_max: 64 << 10,
+        }
+    }
+}
+
+/// Enforces the memory and table limits, and remembers that one was hit.
+#[derive(Debug)]
+pub(crate) struct MemoryLimiter {
+    pub(crate) memory_bytes_max: usize,
+    pub(crate) table_elements_max: usize,
+    pub(crate) refused: bool,
+}
+
+impl wasmtime::ResourceLimiter for MemoryLimiter {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let allowed = desired <= self.memory_bytes_max;
+        self.refused |= !allowed;
+        Ok(allowed)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= self.table_elements_max)
+    }
+}

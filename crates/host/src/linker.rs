@@ -1,0 +1,147 @@
+//! Every function that a guest can import, for every version of the ABI: only behaviour depends on the version, so
+//! that a module never fails to link for a function that exists (spec: proxy-wasm-host §1.2, §4.0).
+
+use wasmtime::Linker;
+
+use crate::hostcalls::{buffers, control, general, headers};
+use crate::memory::{Call, split};
+use crate::state::VmState;
+use crate::stream::StreamContext;
+use crate::wasi;
+
+type Result = wasmtime::Result<()>;
+
+const ENV: &str = "env";
+
+/// Functions that the specification declares without a result and SDKs with one: whichever the module asks for.
+pub(crate) const EITHER_ARITY: [&str; 3] =
+    ["proxy_continue_request", "proxy_continue_response", "proxy_clear_route_cache"];
+
+pub(crate) fn base<S: StreamContext>(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<VmState<S>>> {
+    let mut linker = Linker::new(engine);
+    define_stream(&mut linker)?;
+    define_general(&mut linker)?;
+    define_toolchain(&mut linker)?;
+    define_unsupported(&mut linker)?;
+    wasi::define(&mut linker)?;
+    Ok(linker)
+}
+
+fn define_stream<S: StreamContext>(l: &mut Linker<VmState<S>>) -> Result {
+    l.func_wrap(ENV, "proxy_get_header_map_value", headers::get_value::<S>)?;
+    l.func_wrap(ENV, "proxy_get_header_map_pairs", headers::get_pairs::<S>)?;
+    l.func_wrap(ENV, "proxy_get_header_map_size", headers::get_size::<S>)?;
+    l.func_wrap(ENV, "proxy_set_header_map_pairs", headers::set_pairs::<S>)?;
+    l.func_wrap(ENV, "proxy_add_header_map_value", headers::add_value::<S>)?;
+    l.func_wrap(ENV, "proxy_replace_header_map_value", headers::replace_value::<S>)?;
+    l.func_wrap(ENV, "proxy_remove_header_map_value", headers::remove_value::<S>)?;
+    l.func_wrap(ENV, "proxy_get_buffer_bytes", buffers::get_bytes::<S>)?;
+    l.func_wrap(ENV, "proxy_get_buffer_status", buffers::get_status::<S>)?;
+    l.func_wrap(ENV, "proxy_set_buffer_bytes", buffers::set_bytes::<S>)?;
+    l.func_wrap(ENV, "proxy_continue_stream", control::continue_stream::<S>)?;
+    l.func_wrap(ENV, "proxy_close_stream", control::close_stream::<S>)?;
+    l.func_wrap(ENV, "proxy_continue_request", control::continue_request::<S>)?;
+    l.func_wrap(ENV, "proxy_continue_response", control::continue_response::<S>)?;
+    l.func_wrap(ENV, "proxy_clear_route_cache", control::clear_route_cache::<S>)?;
+    l.func_wrap(ENV, "proxy_send_local_response", control::send_local_response::<S>)?;
+    l.func_wrap(ENV, "proxy_set_effective_context", control::set_effective_context::<S>)?;
+    l.func_wrap(ENV, "proxy_done", control::done::<S>)?;
+    Ok(())
+}
+
+fn define_general<S: StreamContext>(l: &mut Linker<VmState<S>>) -> Result {
+    l.func_wrap(ENV, "proxy_log", general::log::<S>)?;
+    l.func_wrap(ENV, "proxy_get_log_level", general::get_log_level::<S>)?;
+    l.func_wrap(ENV, "proxy_get_current_time_nanoseconds", general::get_time::<S>)?;
+    l.func_wrap(ENV, "proxy_get_configuration", general::get_configuration::<S>)?;
+    l.func_wrap(ENV, "proxy_get_status", general::get_status::<S>)?;
+    l.func_wrap(ENV, "proxy_get_property", general::get_property::<S>)?;
+    l.func_wrap(ENV, "proxy_set_property", general::set_property::<S>)?;
+    l.func_wrap(ENV, "proxy_call_foreign_function", general::call_foreign_function::<S>)?;
+    Ok(())
+}
+
+/// What tool chains import beside the ABI.
+fn define_toolchain<S: StreamContext>(l: &mut Linker<VmState<S>>) -> Result {
+    l.func_wrap(ENV, "pthread_equal", |a: u32, b: u32| u32::from(a == b))?;
+    l.func_wrap(ENV, "emscripten_notify_memory_growth", |_: u32| {})?;
+    l.func_wrap(
+        ENV,
+        "abort",
+        |mut c: Call<'_, S>, message: u32, _: u32, line: u32, column: u32| -> Result {
+            let (memory, state) = split(&mut c);
+            let text = assemblyscript_string(memory, message).unwrap_or_default();
+            state.abort = Some(format!("{text} at {line}:{column}"));
+            Err(wasmtime::Error::msg("abort"))
+        },
+    )?;
+    Ok(())
+}
+
+/// An AssemblyScript string: UTF-16, its length in bytes stands before it.
+fn assemblyscript_string(memory: &[u8], ptr: u32) -> Option<String> {
+    const BYTES_MAX: u32 = 4096;
+    let len = crate::memory::read(memory, ptr.checked_sub(4)?, 4)?.first_chunk::<4>()?;
+    let bytes = crate::memory::read(memory, ptr, u32::from_le_bytes(*len).min(BYTES_MAX))?;
+    let units = bytes.chunks_exact(2).filter_map(|c| c.first_chunk::<2>()).map(|c| u16::from_le_bytes(*c));
+    Some(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect())
+}
+
+macro_rules! unsupported {
+    ($linker:ident, $($name:literal($($ty:ty),*);)+) => {$(
+        unsupported!(@one $linker, $name, $($ty),*);
+    )+};
+    (@one $l:ident, $name:literal, $a:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a| general::unsupported(c, $name))?; };
+    (@one $l:ident, $name:literal, $a:ty, $b:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b| general::unsupported(c, $name))?; };
+    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c| general::unsupported(c, $name))?; };
+    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d| general::unsupported(c, $name))?; };
+    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e| general::unsupported(c, $name))?; };
+    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty, $f:ty, $g:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e, _: $f, _: $g| general::unsupported(c, $name))?; };
+    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty, $f:ty, $g:ty, $h:ty, $i:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e, _: $f, _: $g, _: $h, _: $i| general::unsupported(c, $name))?; };
+    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty, $f:ty, $g:ty, $h:ty, $i:ty, $j:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e, _: $f, _: $g, _: $h, _: $i, _: $j| general::unsupported(c, $name))?; };
+    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty, $f:ty, $g:ty, $h:ty, $i:ty, $j:ty, $k:ty, $m:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e, _: $f, _: $g, _: $h, _: $i, _: $j, _: $k, _: $m| general::unsupported(c, $name))?; };
+}
+
+/// Functions of the ABI that this host does not provide yet. They link, say so once in the log, and answer
+/// `InternalFailure`, the status that SDKs tolerate best.
+fn define_unsupported<S: StreamContext>(l: &mut Linker<VmState<S>>) -> Result {
+    unsupported! { l,
+        "proxy_set_tick_period_milliseconds"(u32);
+        "proxy_http_call"(u32, u32, u32, u32, u32, u32, u32, u32, u32, u32);
+        "proxy_grpc_call"(u32, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32);
+        "proxy_grpc_stream"(u32, u32, u32, u32, u32, u32, u32, u32, u32);
+        "proxy_grpc_send"(u32, u32, u32, u32);
+        "proxy_grpc_cancel"(u32);
+        "proxy_grpc_close"(u32);
+        "proxy_set_shared_data"(u32, u32, u32, u32, u32);
+        "proxy_get_shared_data"(u32, u32, u32, u32, u32);
+        "proxy_register_shared_queue"(u32, u32, u32);
+        "proxy_resolve_shared_queue"(u32, u32, u32, u32, u32);
+        "proxy_enqueue_shared_queue"(u32, u32, u32);
+        "proxy_dequeue_shared_queue"(u32, u32, u32);
+        "proxy_define_metric"(u32, u32, u32, u32);
+        "proxy_increment_metric"(u32, u64);
+        "proxy_record_metric"(u32, u64);
+        "proxy_get_metric"(u32, u32);
+        "proxy_redis_init"(u32, u32, u32, u32, u32, u32, u32);
+        "proxy_redis_call"(u32, u32, u32, u32, u32);
+        "proxy_inject_encoded_data_to_filter_chain"(u32, u32, u32);
+        "proxy_get_upstream_hosts"(u32, u32);
+        "proxy_set_upstream_override_host"(u32, u32);
+        "envoy_resolve_dns"(u32, u32, u32);
+    }
+    Ok(())
+}
+
+/// Redefines a function of [`EITHER_ARITY`] without a result.
+pub(crate) fn define_without_result<S: StreamContext>(l: &mut Linker<VmState<S>>, name: &str) -> Result {
+    l.allow_shadowing(true);
+    let call: fn(Call<'_, S>) -> crate::hostcalls::Answer = match name {
+        "proxy_continue_request" => control::continue_request,
+        "proxy_continue_response" => control::continue_response,
+        _ => control::clear_route_cache,
+    };
+    l.func_wrap(ENV, name, move |c: Call<'_, S>| -> Result { call(c).map(|_| ()) })?;
+    l.allow_shadowing(false);
+    Ok(())
+}
