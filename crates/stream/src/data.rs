@@ -1,0 +1,142 @@
+//! What everybody who looks at a stream can see of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Version};
+use smallvec::SmallVec;
+
+use crate::direction::Direction;
+use crate::head::{RequestHead, ResponseHead};
+
+/// Facts about a stream that are not part of its messages.
+#[derive(Clone, Debug)]
+pub struct StreamInfo {
+    /// When the request head was complete.
+    pub start: SystemTime,
+    /// From there to the end; set when the stream ends.
+    pub duration: Option<Duration>,
+    /// Downstream protocol.
+    pub protocol: Version,
+    /// Number of the downstream connection, unique in the process.
+    pub connection_id: u64,
+    /// The client's address.
+    pub downstream_remote: SocketAddr,
+    /// The listener's address.
+    pub downstream_local: SocketAddr,
+    /// Empty when no route matched.
+    pub route_name: Arc<str>,
+    /// Empty when no cluster was chosen.
+    pub cluster_name: Arc<str>,
+    /// The endpoint that answered.
+    pub upstream_host: Option<SocketAddr>,
+    /// Our address on the connection to it.
+    pub upstream_local: Option<SocketAddr>,
+    /// Attempts to send the request upstream.
+    pub upstream_attempts: u32,
+    /// From the request being sent to the response head, milliseconds.
+    pub upstream_service_time_ms: Option<u64>,
+    /// Why the response is what it is; empty when a plug-in gave no reason.
+    pub response_code_details: std::borrow::Cow<'static, str>,
+    /// Envoy's short flags; empty when all went well.
+    pub response_flags: &'static str,
+    /// Request body bytes.
+    pub bytes_received: u64,
+    /// Response body bytes.
+    pub bytes_sent: u64,
+}
+
+/// Values that filters have set on the stream: a few short entries, so a list is faster than a map.
+#[derive(Clone, Debug, Default)]
+pub struct PropertyStore(SmallVec<[(Vec<u8>, Vec<u8>); 0]>);
+
+impl PropertyStore {
+    /// Entries of one stream.
+    pub const ENTRIES_MAX: usize = 64;
+
+    /// A stored value.
+    pub fn get(&self, path: &[u8]) -> Option<&[u8]> {
+        self.0.iter().find(|(key, _)| key == path).map(|(_, value)| value.as_slice())
+    }
+
+    /// Stores a value; false when there are too many.
+    pub fn set(&mut self, path: &[u8], value: &[u8]) -> bool {
+        if let Some((_, old)) = self.0.iter_mut().find(|(key, _)| key == path) {
+            value.clone_into(old);
+            return true;
+        }
+        if self.0.len() >= Self::ENTRIES_MAX {
+            return false;
+        }
+        self.0.push((path.to_vec(), value.to_vec()));
+        true
+    }
+}
+
+/// One stream's messages, as far as they are known, and facts about it.
+#[derive(Debug)]
+pub struct StreamData {
+    /// The request head. Stays readable after it has been sent.
+    pub request: RequestHead,
+    /// Request trailers, once they have come.
+    pub request_trailers: Option<HeaderMap>,
+    /// The response head, once there is one.
+    pub response: Option<ResponseHead>,
+    /// Response trailers, once they have come.
+    pub response_trailers: Option<HeaderMap>,
+    /// Facts.
+    pub info: StreamInfo,
+    /// What filters have stored.
+    pub properties: PropertyStore,
+    /// A filter changed what routing depends on.
+    pub route_stale: bool,
+    /// The request head is on its way: edits come too late.
+    pub request_sent: bool,
+    /// The response head is on its way: edits come too late.
+    pub response_sent: bool,
+    body: Option<(Direction, Bytes)>,
+}
+
+impl StreamData {
+    /// A stream that has its request head.
+    pub fn new(request: RequestHead, info: StreamInfo) -> Self {
+        Self {
+            request,
+            request_trailers: None,
+            response: None,
+            response_trailers: None,
+            info,
+            properties: PropertyStore::default(),
+            route_stale: false,
+            request_sent: false,
+            response_sent: false,
+            body: None,
+        }
+    }
+
+    /// The body that the current callback can see.
+    pub fn body(&self, direction: Direction) -> Option<&Bytes> {
+        self.body.as_ref().filter(|(d, _)| *d == direction).map(|(_, bytes)| bytes)
+    }
+
+    /// Replaces the body that the current callback can see; false when there is none.
+    pub fn set_body(&mut self, direction: Direction, bytes: Bytes) -> bool {
+        match &mut self.body {
+            Some((d, current)) if *d == direction => {
+                *current = bytes;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn show_body(&mut self, direction: Direction, bytes: Bytes) {
+        self.body = Some((direction, bytes));
+    }
+
+    pub(crate) fn hide_body(&mut self) -> Bytes {
+        self.body.take().map(|(_, bytes)| bytes).unwrap_or_default()
+    }
+}

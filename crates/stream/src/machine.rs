@@ -1,0 +1,653 @@
+//! The state machine of one stream (spec: proxy-wasm-host §7.3, §8).
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use smallvec::SmallVec;
+
+use crate::data::StreamData;
+use crate::direction::{Direction, Lane, Mode};
+use crate::filter::{DataAction, Filter, HeadersAction, Then, TrailersAction, Verdict};
+use crate::head::ResponseHead;
+use crate::output::{DataOut, Output};
+use crate::reply::LocalReply;
+
+/// Bounds of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Body bytes that one direction may hold. Over it: 413, 500 or back-pressure, as the filter asked.
+    pub buffer_bytes_max: usize,
+    /// Body bytes that may wait for the other side to take them, in each direction: how far one peer may run ahead.
+    pub output_bytes_max: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self { buffer_bytes_max: 1 << 20, output_bytes_max: 64 << 10 }
+    }
+}
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamState {
+    /// Both directions flow.
+    Open,
+    /// A local reply is the response: the request goes nowhere any more.
+    Replied,
+    /// The stream is to be reset; nothing more comes out of it.
+    Reset,
+    /// The filters have been told that it is over.
+    Ended,
+}
+
+struct Slot<F> {
+    filter: F,
+    request: Lane,
+    response: Lane,
+    /// The filter has seen the request headers; without them it gets no response callbacks.
+    started: bool,
+    bypassed: bool,
+}
+
+impl<F> Slot<F> {
+    fn lane(&mut self, direction: Direction) -> &mut Lane {
+        match direction {
+            Direction::Request => &mut self.request,
+            Direction::Response => &mut self.response,
+        }
+    }
+}
+
+/// One stream through its filters.
+pub struct Stream<F: Filter> {
+    /// `None` only while a filter has it.
+    data: Option<Box<StreamData>>,
+    slots: SmallVec<[Slot<F>; 2]>,
+    request: Output,
+    response: Output,
+    /// The upstream's response headers have entered the chain.
+    response_started: bool,
+    state: StreamState,
+    limits: StreamLimits,
+    /// The response code details of a reset.
+    reset_details: &'static str,
+}
+
+impl<F: Filter> Stream<F> {
+    /// A stream at its first event. Filters stand in the order of the request.
+    pub fn new(data: Box<StreamData>, filters: impl IntoIterator<Item = F>, limits: StreamLimits) -> Self {
+        let slot = |filter| Slot {
+            filter,
+            request: Lane::default(),
+            response: Lane::default(),
+            started: false,
+            bypassed: false,
+        };
+        Self {
+            data: Some(data),
+            slots: filters.into_iter().map(slot).collect(),
+            request: Output::default(),
+            response: Output::default(),
+            response_started: false,
+            state: StreamState::Open,
+            limits,
+            reset_details: "",
+        }
+    }
+
+    /// The stream's data.
+    pub fn data(&self) -> &StreamData {
+        match &self.data {
+            Some(data) => data,
+            // Filters run inside methods of this type, which put the data back before they return.
+            None => unreachable!("the data is only away while a filter is called"),
+        }
+    }
+
+    /// The stream's data, to change.
+    pub fn data_mut(&mut self) -> &mut StreamData {
+        match &mut self.data {
+            Some(data) => data,
+            None => unreachable!("the data is only away while a filter is called"),
+        }
+    }
+
+    /// Where the stream stands.
+    pub fn state(&self) -> StreamState {
+        self.state
+    }
+
+    /// Why the stream is to be reset.
+    pub fn reset_details(&self) -> &'static str {
+        self.reset_details
+    }
+
+    /// The request head is complete ([`StreamData::request`]).
+    pub fn request_headers(&mut self, end: bool) {
+        self.feed_headers(Direction::Request, 0, end);
+        self.check_invariants();
+    }
+
+    /// A piece of the request body.
+    pub fn request_data(&mut self, bytes: Bytes, end: bool) {
+        self.data_mut().info.bytes_received += bytes.len() as u64;
+        if self.state == StreamState::Open {
+            self.feed_data(Direction::Request, 0, bytes, end);
+        }
+        self.check_invariants();
+    }
+
+    /// The request ends with trailers.
+    pub fn request_trailers(&mut self, trailers: HeaderMap) {
+        if self.state == StreamState::Open {
+            self.data_mut().request_trailers = Some(trailers);
+            self.feed_trailers(Direction::Request, 0);
+        }
+        self.check_invariants();
+    }
+
+    /// The upstream's response head is complete.
+    pub fn response_headers(&mut self, head: ResponseHead, end: bool) {
+        if self.state == StreamState::Open {
+            self.data_mut().response = Some(head);
+            self.response_started = true;
+            self.feed_headers(Direction::Response, 0, end);
+        }
+        self.check_invariants();
+    }
+
+    /// A piece of the upstream's response body.
+    pub fn response_data(&mut self, bytes: Bytes, end: bool) {
+        if self.state == StreamState::Open {
+            self.feed_data(Direction::Response, 0, bytes, end);
+        }
+        self.check_invariants();
+    }
+
+    /// The upstream's response ends with trailers.
+    pub fn response_trailers(&mut self, trailers: HeaderMap) {
+        if self.state == StreamState::Open {
+            self.data_mut().response_trailers = Some(trailers);
+            self.feed_trailers(Direction::Response, 0);
+        }
+        self.check_invariants();
+    }
+
+    /// The proxy answers by itself (no route, upstream failed, limit hit). Filters see the answer on its way out if
+    /// the upstream's response has not started.
+    pub fn local_reply(&mut self, reply: LocalReply) {
+        self.reply(reply);
+        self.check_invariants();
+    }
+
+    /// Gives the stream up.
+    pub fn reset(&mut self, details: &'static str) {
+        if matches!(self.state, StreamState::Open | StreamState::Replied) {
+            self.state = StreamState::Reset;
+            self.reset_details = details;
+            self.data_mut().info.response_code_details = details.into();
+            self.request.clear();
+            self.response.clear();
+        }
+    }
+
+    /// Request headers that may go upstream, once; the value tells whether they end the request.
+    pub fn take_request_headers(&mut self) -> Option<bool> {
+        let end = self.request.headers.take()?;
+        self.request.headers_taken = true;
+        self.data_mut().request_sent = true;
+        Some(end)
+    }
+
+    /// Response headers that may go downstream, once; the value tells whether they end the response.
+    pub fn take_response_headers(&mut self) -> Option<bool> {
+        let end = self.response.headers.take()?;
+        self.response.headers_taken = true;
+        self.data_mut().response_sent = true;
+        Some(end)
+    }
+
+    /// A piece of request body that may go upstream.
+    pub fn pop_request_data(&mut self) -> Option<DataOut> {
+        self.request.pop()
+    }
+
+    /// A piece of response body that may go downstream.
+    pub fn pop_response_data(&mut self) -> Option<DataOut> {
+        let out = self.response.pop()?;
+        self.data_mut().info.bytes_sent += out.bytes.len() as u64;
+        Some(out)
+    }
+
+    /// Request trailers that may go upstream: after all data, once.
+    pub fn take_request_trailers(&mut self) -> Option<HeaderMap> {
+        if self.request.has_data() || !std::mem::take(&mut self.request.trailers) {
+            return None;
+        }
+        self.data().request_trailers.clone()
+    }
+
+    /// Response trailers that may go downstream: after all data, once.
+    pub fn take_response_trailers(&mut self) -> Option<HeaderMap> {
+        if self.response.has_data() || !std::mem::take(&mut self.response.trailers) {
+            return None;
+        }
+        self.data().response_trailers.clone()
+    }
+
+    /// Whether request body or trailers wait to be taken.
+    pub fn has_request_output(&self) -> bool {
+        self.request.has_data() || self.request.trailers
+    }
+
+    /// Whether the response body is complete, waits, and is one piece.
+    pub fn has_whole_response_body(&self) -> bool {
+        self.response.is_single()
+    }
+
+    /// Whether more of the request body should be read now.
+    pub fn wants_request(&self) -> bool {
+        let limit = self.limits.buffer_bytes_max;
+        self.state == StreamState::Open
+            && self.request.queued_bytes < self.limits.output_bytes_max
+            && !self.slots.iter().any(|s| s.request.is_over(limit))
+    }
+
+    /// Whether more of the response body should be read now.
+    pub fn wants_response(&self) -> bool {
+        let limit = self.limits.buffer_bytes_max;
+        self.state == StreamState::Open
+            && self.response.queued_bytes < self.limits.output_bytes_max
+            && !self.slots.iter().any(|s| s.response.is_over(limit))
+    }
+
+    /// Tells every filter that the stream is over. Runs once; later calls do nothing.
+    pub fn end(&mut self) {
+        if self.state == StreamState::Ended {
+            return;
+        }
+        self.state = StreamState::Ended;
+        for slot in &mut self.slots {
+            if let Some(data) = self.data.take() {
+                self.data = Some(slot.filter.end(data));
+            }
+        }
+    }
+
+    /// The filter at a step of a direction: responses run backwards.
+    fn index(&self, direction: Direction, step: usize) -> usize {
+        match direction {
+            Direction::Request => step,
+            Direction::Response => self.slots.len().saturating_sub(step + 1),
+        }
+    }
+
+    /// Whether a direction still moves: a local reply ends the request, a reset ends both.
+    fn is_live(&self, direction: Direction) -> bool {
+        match self.state {
+            StreamState::Open => true,
+            StreamState::Replied => direction == Direction::Response,
+            StreamState::Reset | StreamState::Ended => false,
+        }
+    }
+
+    fn feed_headers(&mut self, direction: Direction, from: usize, end: bool) {
+        for step in from..self.slots.len() {
+            let index = self.index(direction, step);
+            let (Some(slot), Some(data)) = (self.slots.get_mut(index), self.data.take()) else { return };
+            let called = match direction {
+                Direction::Request => !slot.bypassed,
+                Direction::Response => {
+                    !slot.bypassed && slot.started && slot.filter.interest().response_headers
+                }
+            };
+            if !called {
+                self.data = Some(data);
+                continue;
+            }
+            let (data, verdict) = match direction {
+                Direction::Request => {
+                    slot.started = true;
+                    slot.filter.request_headers(data, end)
+                }
+                Direction::Response => slot.filter.response_headers(data, end),
+            };
+            self.data = Some(data);
+            let mode = match verdict.action {
+                HeadersAction::Continue => Mode::Flowing,
+                HeadersAction::StopIteration => Mode::StopSingle,
+                HeadersAction::StopAllAndBuffer => Mode::StopAll { buffer: true },
+                HeadersAction::StopAllAndWatermark => Mode::StopAll { buffer: false },
+            };
+            let held = mode != Mode::Flowing;
+            let lane = slot.lane(direction);
+            (lane.mode, lane.headers_held, lane.headers_end) = (mode, held, held && end);
+            self.run(index, verdict.then);
+            if held || !self.is_live(direction) {
+                return;
+            }
+        }
+        self.output(direction).headers = Some(end);
+    }
+
+    fn feed_data(&mut self, direction: Direction, from: usize, bytes: Bytes, end: bool) {
+        let mut bytes = bytes;
+        for step in from..self.slots.len() {
+            let index = self.index(direction, step);
+            let Some(slot) = self.slots.get_mut(index) else { return };
+            if slot.bypassed || !slot.started {
+                continue;
+            }
+            let interest = slot.filter.interest();
+            let lane = slot.lane(direction);
+            if let Mode::StopAll { buffer } = lane.mode {
+                lane.buffer.append(bytes);
+                lane.end_held |= end;
+                let over = buffer && lane.buffer.len() > self.limits.buffer_bytes_max;
+                if over {
+                    self.body_too_large(direction);
+                }
+                return;
+            }
+            let looks = match direction {
+                Direction::Request => interest.request_body,
+                Direction::Response => interest.response_body,
+            };
+            if !looks && lane.mode == Mode::Flowing {
+                continue;
+            }
+            if lane.accumulating {
+                lane.buffer.append(std::mem::take(&mut bytes));
+                if lane.buffer.len() > self.limits.buffer_bytes_max {
+                    // Before the callback: a plug-in never works on a body that is refused anyway.
+                    self.body_too_large(direction);
+                    return;
+                }
+                bytes = lane.buffer.take();
+            }
+            let verdict = if looks {
+                self.call_data(index, direction, &mut bytes, end)
+            } else {
+                Some(Verdict::new(DataAction::Continue))
+            };
+            let Some(verdict) = verdict else { return };
+            match self.apply_data(index, step, direction, verdict, bytes, end) {
+                Some(released) => bytes = released,
+                None => return,
+            }
+        }
+        self.output(direction).push(bytes, end);
+    }
+
+    /// Calls a filter with a body view, which it may change.
+    fn call_data(
+        &mut self,
+        index: usize,
+        direction: Direction,
+        bytes: &mut Bytes,
+        end: bool,
+    ) -> Option<Verdict<DataAction>> {
+        let (slot, mut data) = (self.slots.get_mut(index)?, self.data.take()?);
+        data.show_body(direction, std::mem::take(bytes));
+        let (mut data, verdict) = slot.filter.data(direction, data, end);
+        *bytes = data.hide_body();
+        self.data = Some(data);
+        Some(verdict)
+    }
+
+    /// Carries out a body verdict; gives the bytes that go on to the next filter, if any do.
+    fn apply_data(
+        &mut self,
+        index: usize,
+        step: usize,
+        direction: Direction,
+        verdict: Verdict<DataAction>,
+        bytes: Bytes,
+        end: bool,
+    ) -> Option<Bytes> {
+        let lane = self.slots.get_mut(index)?.lane(direction);
+        let was_single = lane.mode == Mode::StopSingle;
+        let mut released = None;
+        match verdict.action {
+            DataAction::Continue => {
+                lane.mode = Mode::Flowing;
+                lane.accumulating = false;
+                lane.buffer.append(bytes);
+                released = Some((lane.buffer.take(), std::mem::take(&mut lane.headers_held)));
+            }
+            DataAction::StopAndBuffer => {
+                lane.buffer.append(bytes);
+                (lane.mode, lane.accumulating, lane.end_held) = (Mode::StopSingle, true, end);
+            }
+            DataAction::StopAndWatermark => {
+                lane.buffer.append(bytes);
+                (lane.mode, lane.accumulating, lane.end_held) = (Mode::StopSingle, false, end);
+            }
+            DataAction::StopNoBuffer => {
+                // What had been accumulated stays; a chunk of its own is the filter's now.
+                if lane.accumulating {
+                    lane.buffer.set(bytes);
+                }
+                (lane.mode, lane.end_held) = (Mode::StopSingle, end);
+            }
+        }
+        let over = lane.accumulating && lane.buffer.len() > self.limits.buffer_bytes_max;
+        self.run(index, verdict.then);
+        if !self.is_live(direction) {
+            return None;
+        }
+        if over {
+            self.body_too_large(direction);
+            return None;
+        }
+        let (bytes, headers_held) = released?;
+        if was_single && headers_held {
+            self.feed_headers(direction, step + 1, false);
+        }
+        self.is_live(direction).then_some(bytes)
+    }
+
+    fn feed_trailers(&mut self, direction: Direction, from: usize) {
+        for step in from..self.slots.len() {
+            let index = self.index(direction, step);
+            let Some(slot) = self.slots.get_mut(index) else { return };
+            if slot.bypassed || !slot.started {
+                continue;
+            }
+            let interest = slot.filter.interest();
+            let looks = match direction {
+                Direction::Request => interest.request_trailers,
+                Direction::Response => interest.response_trailers,
+            };
+            let lane = slot.lane(direction);
+            match lane.mode {
+                Mode::StopAll { .. } => {
+                    lane.trailers_held = true;
+                    return;
+                }
+                Mode::Flowing if !looks => continue,
+                Mode::Flowing | Mode::StopSingle => {}
+            }
+            let verdict = if looks {
+                let Some(data) = self.data.take() else { return };
+                let (data, verdict) = slot.filter.trailers(direction, data);
+                self.data = Some(data);
+                verdict
+            } else {
+                Verdict::new(TrailersAction::Continue)
+            };
+            let lane = slot.lane(direction);
+            let held = verdict.action == TrailersAction::StopIteration;
+            if held {
+                lane.trailers_held = true;
+                lane.mode = Mode::StopSingle;
+                self.run(index, verdict.then);
+                return;
+            }
+            let (bytes, headers_held) = (lane.buffer.take(), std::mem::take(&mut lane.headers_held));
+            (lane.mode, lane.accumulating) = (Mode::Flowing, false);
+            self.run(index, verdict.then);
+            if headers_held && self.is_live(direction) {
+                self.feed_headers(direction, step + 1, false);
+            }
+            if !bytes.is_empty() && self.is_live(direction) {
+                self.feed_data(direction, step + 1, bytes, false);
+            }
+            if !self.is_live(direction) {
+                return;
+            }
+        }
+        self.output(direction).trailers = true;
+    }
+
+    /// Goes on with what a filter holds in a direction.
+    fn resume(&mut self, index: usize, direction: Direction) {
+        let step = self.index(direction, index);
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let bypassed = slot.bypassed;
+        let lane = slot.lane(direction);
+        // After StopAll the filter still gets to see the body; after its own body callbacks it does not again.
+        let sees_rest = match lane.mode {
+            Mode::Flowing => return,
+            Mode::StopAll { .. } => !bypassed,
+            Mode::StopSingle => false,
+        };
+        lane.mode = Mode::Flowing;
+        lane.accumulating = false;
+        let next = if sees_rest { step } else { step + 1 };
+        let (headers_held, headers_end) = (std::mem::take(&mut lane.headers_held), lane.headers_end);
+        let (bytes, ended) = (lane.buffer.take(), std::mem::take(&mut lane.end_held));
+        let trailers = std::mem::take(&mut lane.trailers_held);
+        if headers_held {
+            self.feed_headers(direction, step + 1, headers_end);
+        }
+        if (!bytes.is_empty() || ended) && self.is_live(direction) {
+            self.feed_data(direction, next, bytes, ended && !trailers);
+        }
+        if trailers && self.is_live(direction) {
+            self.feed_trailers(direction, next);
+        }
+    }
+
+    fn run(&mut self, index: usize, then: SmallVec<[Then; 1]>) {
+        for action in then {
+            match action {
+                Then::Continue(direction) if self.is_live(direction) => self.resume(index, direction),
+                Then::Continue(_) => {}
+                Then::LocalReply(reply) => self.reply(*reply),
+                Then::Reset { details } => self.reset(details),
+                Then::Bypass => self.bypass(index),
+            }
+        }
+    }
+
+    fn bypass(&mut self, index: usize) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.bypassed = true;
+        }
+        for direction in [Direction::Request, Direction::Response] {
+            if self.is_live(direction) {
+                self.resume(index, direction);
+            }
+        }
+    }
+
+    fn body_too_large(&mut self, direction: Direction) {
+        let reply = match direction {
+            Direction::Request => LocalReply::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "",
+                "request_payload_too_large",
+                "Payload Too Large",
+            ),
+            Direction::Response => LocalReply::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "",
+                "response_payload_too_large",
+                "Internal Server Error",
+            ),
+        };
+        self.reply(reply);
+    }
+
+    fn reply(&mut self, reply: LocalReply) {
+        if self.state != StreamState::Open {
+            // The first reply wins.
+            return;
+        }
+        if self.response.headers_taken {
+            // Too late to answer: the client has the upstream's head.
+            let details = if reply.details == "response_payload_too_large" {
+                "response_payload_too_large"
+            } else {
+                "local_reply_after_response_headers"
+            };
+            return self.reset(details);
+        }
+        self.state = StreamState::Replied;
+        self.request.clear();
+        self.response.clear();
+        let data = self.data_mut();
+        data.info.response_code_details.clone_from(&reply.details);
+        data.info.response_flags = reply.flags;
+        let (head, body) = reply.into_response(&data.request);
+        data.response = Some(head);
+        let end = body.is_empty();
+        if self.response_started {
+            // In the response phase an answer goes out directly (spec: proxy-wasm-host §8).
+            self.response.headers = Some(end);
+            if !end {
+                self.response.push(body, true);
+            }
+            return;
+        }
+        self.response_started = true;
+        self.feed_headers(Direction::Response, 0, end);
+        if !end && self.is_live(Direction::Response) {
+            self.feed_data(Direction::Response, 0, body, true);
+        }
+    }
+
+    fn output(&mut self, direction: Direction) -> &mut Output {
+        match direction {
+            Direction::Request => &mut self.request,
+            Direction::Response => &mut self.response,
+        }
+    }
+
+    /// What must hold after every step, whatever filters and peers do.
+    fn check_invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        debug_assert!(self.data.is_some(), "I1: the data has come back");
+        for slot in &self.slots {
+            for lane in [&slot.request, &slot.response] {
+                let flowing = lane.mode == Mode::Flowing;
+                let holds = lane.headers_held || lane.trailers_held || lane.buffer.len() > 0;
+                debug_assert!(!(flowing && holds), "I2: a flowing direction holds nothing: {lane:?}");
+                debug_assert!(
+                    !(slot.bypassed && !flowing && self.state == StreamState::Open),
+                    "I3: a bypassed filter holds nothing"
+                );
+            }
+        }
+        if self.state == StreamState::Replied {
+            debug_assert!(
+                self.request.headers.is_none() && !self.request.has_data(),
+                "I4: after a local reply the request goes nowhere"
+            );
+        }
+        if self.state == StreamState::Reset {
+            debug_assert!(
+                self.response.headers.is_none() && !self.response.has_data(),
+                "I5: nothing comes out of a reset stream"
+            );
+        }
+        for out in [&self.request, &self.response] {
+            debug_assert!(
+                !(out.trailers && out.ended),
+                "I6: a direction ends with data or with trailers, not both"
+            );
+        }
+    }
+}
