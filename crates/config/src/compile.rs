@@ -1,0 +1,510 @@
+//! From resources to what the data path runs: a pure function.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::endpoint_slice::EndpointSlice;
+use crate::gateway::{AllowedNamespaces, Gateway, GatewayListener};
+use crate::http_route::{BackendKind, BackendRef, HttpRoute, PathMatch, Rule};
+use crate::meta::{Position, ResourceId};
+use crate::resource::{Kind, Resource, Spec};
+use crate::route_table::{Backend, Route, RouteMatch, RouteTableBuilder};
+use crate::secret::Secret;
+use crate::service::Service;
+use crate::service_entry::ServiceEntry;
+use crate::snapshot::{Cluster, Credential, Endpoint, Listener, PluginSpec, Snapshot};
+use crate::wasm_plugin::WasmPlugin;
+
+/// Which gateway this is: decides which plug-ins apply (spec: wasmplugin-and-routing §1.11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayIdentity {
+    /// Namespace of the gateway.
+    pub namespace: Arc<str>,
+    /// Namespace whose plug-ins apply everywhere.
+    pub root_namespace: Arc<str>,
+    /// Labels that selectors see.
+    pub labels: BTreeMap<String, String>,
+}
+
+const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+const CLUSTER_DOMAIN: &str = "svc.cluster.local";
+
+type Resources = BTreeMap<ResourceId, Arc<Resource>>;
+
+/// Compiles all resources. Findings never keep the rest from being used.
+pub fn compile(resources: &Resources, identity: &GatewayIdentity) -> (Snapshot, Vec<Diagnostic>) {
+    let mut compiler = Compiler { resources, identity, diagnostics: Vec::new(), clusters: BTreeMap::new() };
+    let plugins = compiler.plugins();
+    let listeners = compiler.listeners(&plugins);
+    let plugins = plugins.into_iter().map(|(spec, _)| spec).collect();
+    (Snapshot { listeners, clusters: compiler.clusters, plugins }, compiler.diagnostics)
+}
+
+struct Compiler<'a> {
+    resources: &'a Resources,
+    identity: &'a GatewayIdentity,
+    diagnostics: Vec<Diagnostic>,
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+}
+
+impl<'a> Compiler<'a> {
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &'a Arc<Resource>> + use<'a> {
+        self.resources.values().filter(move |r| r.id.kind == kind)
+    }
+
+    fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Arc<Resource>> {
+        let id = ResourceId { kind, namespace: namespace.into(), name: name.into() };
+        self.resources.get(&id)
+    }
+
+    fn report(
+        &mut self,
+        resource: &Resource,
+        severity: Severity,
+        position: Position,
+        field: &str,
+        message: String,
+    ) {
+        self.diagnostics.push(Diagnostic {
+            severity,
+            file: Arc::clone(&resource.file),
+            position,
+            resource: Some(resource.id.clone()),
+            field: field.to_owned(),
+            message,
+        });
+    }
+
+    // ---- plug-ins ----
+
+    /// The plug-ins of this gateway in the order of the chain, each with its resource.
+    fn plugins(&mut self) -> Vec<(Arc<PluginSpec>, &'a WasmPlugin)> {
+        let mut selected: Vec<(&Arc<Resource>, &WasmPlugin)> = Vec::new();
+        for resource in self.of_kind(Kind::WasmPlugin) {
+            let Spec::WasmPlugin(plugin) = &resource.spec else { continue };
+            match self.applies(resource, plugin) {
+                Ok(()) => selected.push((resource, plugin)),
+                Err(reason) => {
+                    let text = format!("does not apply to this gateway: {reason}");
+                    self.report(resource, Severity::Warning, resource.position, "", text);
+                }
+            }
+        }
+        // spec: wasmplugin-and-routing §1.10: age, name, namespace; own namespace before root; then priority.
+        selected.sort_by(|(a, ap), (b, bp)| {
+            let own = |r: &Resource| r.id.namespace != self.identity.namespace;
+            let age = |r: &Resource| {
+                if r.meta.creation_timestamp.is_empty() {
+                    "~".to_owned()
+                } else {
+                    r.meta.creation_timestamp.clone()
+                }
+            };
+            ap.phase
+                .cmp(&bp.phase)
+                .then(bp.priority.unwrap_or(i32::MIN).cmp(&ap.priority.unwrap_or(i32::MIN)))
+                .then(own(a).cmp(&own(b)))
+                .then(age(a).cmp(&age(b)))
+                .then(a.id.name.cmp(&b.id.name))
+                .then(a.id.namespace.cmp(&b.id.namespace))
+        });
+        selected
+            .into_iter()
+            .map(|(resource, plugin)| (Arc::new(self.plugin_spec(resource, plugin)), plugin))
+            .collect()
+    }
+
+    fn applies(&self, resource: &Resource, plugin: &WasmPlugin) -> Result<(), String> {
+        let identity = self.identity;
+        let namespace = &resource.id.namespace;
+        if *namespace != identity.namespace && *namespace != identity.root_namespace {
+            return Err(format!(
+                "it is in namespace {namespace}, the gateway is in {} (and {} applies everywhere)",
+                identity.namespace, identity.root_namespace
+            ));
+        }
+        let gateway_name = identity.labels.get(GATEWAY_NAME_LABEL);
+        if !plugin.targets.is_empty() {
+            let matches = plugin.targets.iter().any(|t| {
+                t.kind == "Gateway" && Some(&t.name) == gateway_name && *namespace == identity.namespace
+            });
+            return if matches {
+                Ok(())
+            } else {
+                Err(format!(
+                    "none of its targetRefs is this Gateway (label {GATEWAY_NAME_LABEL} in --labels)"
+                ))
+            };
+        }
+        for (key, value) in plugin.selector.iter().flatten() {
+            match identity.labels.get(key) {
+                Some(have) if have == value => {}
+                Some(have) => return Err(format!("it selects {key}={value}, the gateway has {key}={have}")),
+                None => return Err(format!("it selects {key}={value}, the gateway has no label {key}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn plugin_spec(&mut self, resource: &Arc<Resource>, plugin: &WasmPlugin) -> PluginSpec {
+        let credential = self.credential(resource, plugin);
+        if let Credential::Unusable(reason) = &credential {
+            self.report(
+                resource,
+                Severity::Error,
+                plugin.pull_secret_at,
+                "spec.imagePullSecret",
+                reason.clone(),
+            );
+        }
+        PluginSpec {
+            name: format!("{}.{}", resource.id.namespace, resource.id.name).into(),
+            resource: resource.id.clone(),
+            url: plugin.url.clone(),
+            sha256: plugin.sha256.clone(),
+            pull_policy: plugin.pull_policy,
+            credential,
+            configuration: plugin.configuration.as_str().into(),
+            root_id: plugin.plugin_name.as_str().into(),
+            phase: plugin.phase,
+            priority: plugin.priority,
+            fail_strategy: plugin.fail_strategy,
+            env: plugin.env.clone(),
+            limits: plugin.limits,
+            file: Arc::clone(&resource.file),
+            position: resource.position,
+        }
+    }
+
+    /// A secret is only looked for in the plug-in's own namespace (spec: wasmplugin-and-routing §1.6).
+    fn credential(&self, resource: &Resource, plugin: &WasmPlugin) -> Credential {
+        let Some(name) = &plugin.pull_secret else { return Credential::None };
+        let namespace = &resource.id.namespace;
+        let Some(found) = self.find(Kind::Secret, namespace, name) else {
+            return Credential::Unusable(format!("secret {namespace}/{name} not found"));
+        };
+        let Spec::Secret(secret) = &found.spec else { return Credential::None };
+        if secret.secret_type != Secret::DOCKER_CONFIG_TYPE {
+            return Credential::Unusable(format!(
+                "type of secret {namespace}/{name} is not {}, but {}",
+                Secret::DOCKER_CONFIG_TYPE,
+                secret.secret_type
+            ));
+        }
+        match secret.get(Secret::DOCKER_CONFIG_KEY) {
+            Some(bytes) => Credential::DockerConfig(bytes.into()),
+            None => Credential::Unusable(format!(
+                "cannot find docker config at secret {namespace}/{name}: it has no key {}",
+                Secret::DOCKER_CONFIG_KEY
+            )),
+        }
+    }
+
+    // ---- listeners and routes ----
+
+    fn listeners(&mut self, plugins: &[(Arc<PluginSpec>, &'a WasmPlugin)]) -> Vec<Listener> {
+        let mut by_address: BTreeMap<SocketAddr, RouteTableBuilder> = BTreeMap::new();
+        for resource in self.of_kind(Kind::Gateway) {
+            let Spec::Gateway(gateway) = &resource.spec else { continue };
+            for listener in &gateway.listeners {
+                for address in addresses(gateway, listener.port) {
+                    by_address.entry(address).or_default();
+                }
+            }
+        }
+        for resource in self.of_kind(Kind::HttpRoute) {
+            let Spec::HttpRoute(route) = &resource.spec else { continue };
+            self.attach(resource, route, &mut by_address);
+        }
+        let listener = |(address, routes): (SocketAddr, RouteTableBuilder)| {
+            let port = address.port();
+            let applies = |plugin: &WasmPlugin| {
+                let any = plugin.selectors.is_empty();
+                any || plugin
+                    .selectors
+                    .iter()
+                    .any(|s| s.covers_gateway && (s.ports.is_empty() || s.ports.contains(&port)))
+            };
+            Listener {
+                name: format!("{}_{port}", address.ip()).into(),
+                address,
+                routes: Arc::new(routes.build()),
+                plugins: plugins
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, (_, p))| applies(p))
+                    .map(|(i, _)| i)
+                    .collect(),
+            }
+        };
+        by_address.into_iter().map(listener).collect()
+    }
+
+    /// Puts a route on every listener that accepts it (spec: wasmplugin-and-routing §3.5).
+    fn attach(
+        &mut self,
+        resource: &Arc<Resource>,
+        route: &HttpRoute,
+        tables: &mut BTreeMap<SocketAddr, RouteTableBuilder>,
+    ) {
+        let rules: Vec<Vec<Backend>> = route.rules.iter().map(|rule| self.backends(resource, rule)).collect();
+        if route.parents.is_empty() {
+            self.report(
+                resource,
+                Severity::Warning,
+                resource.position,
+                "spec.parentRefs",
+                "names no Gateway, so the route serves nothing".to_owned(),
+            );
+        }
+        // A route that several parentRefs attach to one listener counts once.
+        let mut attached = BTreeSet::new();
+        for parent in &route.parents {
+            let namespace = parent.namespace.as_deref().unwrap_or(&resource.id.namespace);
+            let Some(found) = self.find(Kind::Gateway, namespace, &parent.name) else {
+                let text = format!("Gateway {namespace}/{} not found", parent.name);
+                self.report(resource, Severity::Warning, parent.at, &parent.path, text);
+                continue;
+            };
+            let Spec::Gateway(gateway) = &found.spec else { continue };
+            let candidates: Vec<&GatewayListener> = gateway
+                .listeners
+                .iter()
+                .filter(|l| {
+                    parent.section.as_ref().is_none_or(|s| *s == l.name)
+                        && parent.port.is_none_or(|p| p == l.port)
+                })
+                .collect();
+            let allowed: Vec<&&GatewayListener> = candidates
+                .iter()
+                .filter(|l| {
+                    l.namespaces == AllowedNamespaces::All || found.id.namespace == resource.id.namespace
+                })
+                .collect();
+            let mut served = false;
+            for listener in &allowed {
+                let hosts = effective_hosts(listener.hostname.as_deref(), &route.hostnames);
+                served |= !hosts.is_empty();
+                for host in hosts {
+                    for address in addresses(gateway, listener.port) {
+                        if attached.insert((address, host.clone()))
+                            && let Some(table) = tables.get_mut(&address)
+                        {
+                            add_rules(table, resource, route, &rules, host.as_deref());
+                        }
+                    }
+                }
+            }
+            let problem = if candidates.is_empty() {
+                "NoMatchingParent: the Gateway has no listener with this sectionName and port"
+            } else if allowed.is_empty() {
+                "NotAllowedByListeners: set allowedRoutes.namespaces.from: All on the listener, or put the route into the Gateway's namespace"
+            } else if !served {
+                "NoMatchingListenerHostname: no hostname of the route fits one of the listener"
+            } else {
+                continue;
+            };
+            self.report(resource, Severity::Warning, parent.at, &parent.path, problem.to_owned());
+        }
+    }
+
+    fn backends(&mut self, resource: &Arc<Resource>, rule: &Rule) -> Vec<Backend> {
+        if rule.backends.is_empty() {
+            self.report(
+                resource,
+                Severity::Warning,
+                rule.at,
+                &rule.path,
+                "has no backend: its requests are answered with 500".to_owned(),
+            );
+        }
+        let mut out = Vec::new();
+        for backend in &rule.backends {
+            let cluster = match self.cluster(resource, backend) {
+                Ok(cluster) => Some(cluster),
+                Err(reason) => {
+                    let text = format!("{reason}; its share of the requests is answered with 500");
+                    self.report(resource, Severity::Warning, backend.at, &backend.path, text);
+                    None
+                }
+            };
+            out.push(Backend { weight: backend.weight, cluster });
+        }
+        out
+    }
+
+    fn cluster(&mut self, resource: &Resource, backend: &BackendRef) -> Result<Arc<Cluster>, String> {
+        let namespace = backend.namespace.as_deref().unwrap_or(&resource.id.namespace);
+        let port = backend.port.unwrap_or_default();
+        let host = match backend.kind {
+            BackendKind::Unknown => {
+                return Err("InvalidKind: a backend is a Service, or group networking.istio.io kind Hostname"
+                    .to_owned());
+            }
+            BackendKind::Service if namespace != &*resource.id.namespace => {
+                return Err(format!(
+                    "RefNotPermitted: Service {namespace}/{} is in another namespace",
+                    backend.name
+                ));
+            }
+            BackendKind::Service => format!("{}.{namespace}.{CLUSTER_DOMAIN}", backend.name),
+            BackendKind::Hostname => backend.name.clone(),
+        };
+        let name: Arc<str> = format!("outbound|{port}||{host}").into();
+        if let Some(known) = self.clusters.get(&name) {
+            return Ok(Arc::clone(known));
+        }
+        let endpoints = match backend.kind {
+            BackendKind::Service => self.service_endpoints(namespace, &backend.name, port)?,
+            _ => self.host_endpoints(&host, port)?,
+        };
+        let cluster = Arc::new(Cluster { name: Arc::clone(&name), endpoints });
+        self.clusters.insert(name, Arc::clone(&cluster));
+        Ok(cluster)
+    }
+
+    fn service_endpoints(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<Endpoint>, String> {
+        let service = self
+            .find(Kind::Service, namespace, name)
+            .ok_or_else(|| format!("BackendNotFound: no Service {namespace}/{name}"))?;
+        let Spec::Service(Service { ports }) = &service.spec else {
+            return Err("BackendNotFound".to_owned());
+        };
+        let service_port = ports
+            .iter()
+            .find(|p| p.port == port)
+            .ok_or_else(|| format!("BackendNotFound: Service {namespace}/{name} has no port {port}"))?;
+        let mut out = Vec::new();
+        for slice in self.of_kind(Kind::EndpointSlice).filter(|r| *r.id.namespace == *namespace) {
+            let Spec::EndpointSlice(EndpointSlice { service, addresses, ports }) = &slice.spec else {
+                continue;
+            };
+            if service != name {
+                continue;
+            }
+            for port in ports.iter().filter(|p| p.name == service_port.name) {
+                out.extend(
+                    addresses
+                        .iter()
+                        .map(|ip| Endpoint { address: SocketAddr::new(*ip, port.port), weight: 1 }),
+                );
+            }
+        }
+        Ok(out)
+    }
+
+    fn host_endpoints(&self, host: &str, port: u16) -> Result<Vec<Endpoint>, String> {
+        for resource in self.of_kind(Kind::ServiceEntry) {
+            let Spec::ServiceEntry(ServiceEntry { hosts, ports, endpoints }) = &resource.spec else {
+                continue;
+            };
+            if !hosts.iter().any(|h| h == host) {
+                continue;
+            }
+            let Some(entry) = ports.iter().find(|p| p.number == port) else { continue };
+            let endpoint = |e: &crate::service_entry::EntryEndpoint| {
+                let own = e.ports.iter().find(|(name, _)| *name == entry.name).map(|(_, p)| *p);
+                let port = own.or(entry.target_port).unwrap_or(entry.number);
+                Endpoint { address: SocketAddr::new(e.address, port), weight: e.weight }
+            };
+            return Ok(endpoints.iter().map(endpoint).collect());
+        }
+        // A Hostname may also be the full name of a Service.
+        if let Some(rest) = host.strip_suffix(CLUSTER_DOMAIN).and_then(|h| h.strip_suffix('.'))
+            && let Some((name, namespace)) = rest.split_once('.')
+            && self.find(Kind::Service, namespace, name).is_some()
+        {
+            return self.service_endpoints(namespace, name, port);
+        }
+        Err(format!("BackendNotFound: no ServiceEntry has the host {host} with port {port}"))
+    }
+}
+
+fn addresses(gateway: &Gateway, port: u16) -> Vec<SocketAddr> {
+    if gateway.addresses.is_empty() {
+        return vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)];
+    }
+    gateway.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
+}
+
+fn add_rules(
+    table: &mut RouteTableBuilder,
+    resource: &Resource,
+    route: &HttpRoute,
+    backends: &[Vec<Backend>],
+    host: Option<&str>,
+) {
+    let id = format!("{}/{}", resource.id.namespace, resource.id.name);
+    for (r, (rule, backends)) in route.rules.iter().zip(backends).enumerate() {
+        let name: Arc<str> = match &rule.name {
+            Some(name) => name.as_str().into(),
+            None => format!("{}.{}.{r}", resource.id.namespace, resource.id.name).into(),
+        };
+        for (m, one) in rule.matches.iter().enumerate() {
+            let (is_exact, path) = match &one.path {
+                PathMatch::Exact(path) => (true, path),
+                PathMatch::Prefix(path) => (false, path),
+            };
+            let matches = RouteMatch {
+                method: one.method.clone(),
+                headers: one.headers.clone(),
+                query: one.query.clone(),
+            };
+            let compiled = Route { name: Arc::clone(&name), matches, backends: backends.clone() };
+            table.add(host, is_exact, path, (&resource.meta.creation_timestamp, &id, r, m), compiled);
+        }
+    }
+}
+
+/// The hostnames under which a route serves on a listener: for each pair that intersects the more specific one.
+fn effective_hosts(listener: Option<&str>, route: &[String]) -> Vec<Option<String>> {
+    if route.is_empty() {
+        return vec![listener.map(str::to_owned)];
+    }
+    let Some(listener) = listener else { return route.iter().map(|h| Some(h.clone())).collect() };
+    let covers = |wide: &str, narrow: &str| {
+        wide.strip_prefix('*').is_some_and(|suffix| {
+            narrow.trim_start_matches('*').ends_with(suffix) && narrow.len() > suffix.len()
+        })
+    };
+    let pick = |host: &String| {
+        if host == listener || covers(listener, host) {
+            Some(Some(host.clone()))
+        } else if covers(host, listener) {
+            Some(Some(listener.to_owned()))
+        } else {
+            None
+        }
+    };
+    route.iter().filter_map(pick).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::effective_hosts;
+
+    #[test]
+    fn hostname_intersections_of_the_specification() {
+        let hosts = |l: Option<&str>, r: &[&str]| {
+            let route: Vec<String> = r.iter().map(|s| (*s).to_owned()).collect();
+            effective_hosts(l, &route)
+                .into_iter()
+                .map(|h| h.unwrap_or_else(|| "any".to_owned()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            hosts(Some("very.specific.com"), &["very.specific.com", "non.matching.com"]),
+            ["very.specific.com"]
+        );
+        assert_eq!(
+            hosts(Some("*.wildcard.io"), &["foo.bar.wildcard.io", "wildcard.io"]),
+            ["foo.bar.wildcard.io"]
+        );
+        assert_eq!(hosts(Some("very.specific.com"), &["*.specific.com"]), ["very.specific.com"]);
+        assert_eq!(hosts(Some("*.another.io"), &["*.another.io"]), ["*.another.io"]);
+        assert_eq!(hosts(None, &[]), ["any"]);
+        assert_eq!(hosts(Some("a.b"), &[]), ["a.b"]);
+    }
+}

@@ -1,0 +1,42 @@
+//! Kubernetes and Istio resources: parsing, validation, where they come from, and the compiler that turns them into
+//! what the data path runs.
+//!
+//! ```text
+//! folder ──▶ Store (typed resources, last good ones kept) ──▶ compile() ──▶ Snapshot + diagnostics
+//! ```
+//!
+//! [`compile`] is a pure function. [`FolderSource`] is the only part that does I/O. Nothing here knows the network, Wasm
+//! or the data path. Where to start reading: `compile`, then `wasm_plugin` for the rules that users know best.
+#![warn(missing_docs)]
+
+mod compile;
+mod decode;
+mod diagnostic;
+mod endpoint_slice;
+mod folder;
+mod gateway;
+mod http_route;
+mod meta;
+mod node;
+mod quantity;
+mod resource;
+mod route_table;
+mod secret;
+mod service;
+mod service_entry;
+mod snapshot;
+mod store;
+mod wasm_plugin;
+
+pub use compile::{GatewayIdentity, compile};
+pub use diagnostic::{Diagnostic, Severity};
+pub use folder::{FolderError, FolderSource, ManifestFile};
+pub use meta::{ObjectMeta, Position, ResourceId};
+pub use resource::{Kind, Resource, Spec};
+pub use route_table::{Backend, RequestKey, Route, RouteMatch, RouteTable, RouteTableBuilder};
+pub use secret::Secret;
+pub use snapshot::{
+    Cluster, Credential, Endpoint, Listener, ModuleUrl, PluginLimits, PluginSpec, PullPolicy, Snapshot,
+};
+pub use store::Store;
+pub use wasm_plugin::{EnvValue, FailStrategy, Phase, PluginType, WasmPlugin};

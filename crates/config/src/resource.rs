@@ -1,0 +1,204 @@
+//! Any resource that is understood.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::decode::{Fields, Sink};
+use crate::diagnostic::Diagnostic;
+use crate::endpoint_slice::EndpointSlice;
+use crate::gateway::Gateway;
+use crate::http_route::HttpRoute;
+use crate::meta::{ObjectMeta, Position, ResourceId};
+use crate::node::Node;
+use crate::secret::Secret;
+use crate::service::Service;
+use crate::service_entry::ServiceEntry;
+use crate::wasm_plugin::WasmPlugin;
+
+/// The kinds that are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `discovery.k8s.io/v1 EndpointSlice`
+    EndpointSlice,
+    /// `gateway.networking.k8s.io/v1 Gateway`
+    Gateway,
+    /// `gateway.networking.k8s.io/v1 HTTPRoute`
+    HttpRoute,
+    /// `v1 Secret`
+    Secret,
+    /// `v1 Service`
+    Service,
+    /// `networking.istio.io/v1 ServiceEntry`
+    ServiceEntry,
+    /// `extensions.istio.io/v1alpha1 WasmPlugin`
+    WasmPlugin,
+}
+
+impl Kind {
+    fn find(group: &str, kind: &str) -> Option<Self> {
+        match (group, kind) {
+            ("discovery.k8s.io", "EndpointSlice") => Some(Self::EndpointSlice),
+            ("gateway.networking.k8s.io", "Gateway") => Some(Self::Gateway),
+            ("gateway.networking.k8s.io", "HTTPRoute") => Some(Self::HttpRoute),
+            ("", "Secret") => Some(Self::Secret),
+            ("", "Service") => Some(Self::Service),
+            ("networking.istio.io", "ServiceEntry") => Some(Self::ServiceEntry),
+            ("extensions.istio.io", "WasmPlugin") => Some(Self::WasmPlugin),
+            _ => None,
+        }
+    }
+
+    fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::Secret | Self::Service | Self::EndpointSlice => &["v1"],
+            Self::Gateway | Self::HttpRoute => &["v1", "v1beta1"],
+            Self::ServiceEntry => &["v1", "v1beta1", "v1alpha3"],
+            Self::WasmPlugin => &["v1alpha1"],
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::Secret => "Secret",
+            Self::Service => "Service",
+            Self::ServiceEntry => "ServiceEntry",
+            Self::WasmPlugin => "WasmPlugin",
+        })
+    }
+}
+
+/// The typed content of a resource.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each variant is its kind")]
+#[allow(private_interfaces, reason = "routing kinds are read by the compiler only")]
+pub enum Spec {
+    EndpointSlice(EndpointSlice),
+    Gateway(Gateway),
+    HttpRoute(HttpRoute),
+    Secret(Secret),
+    Service(Service),
+    ServiceEntry(ServiceEntry),
+    WasmPlugin(WasmPlugin),
+}
+
+/// A valid resource and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// Its identity.
+    pub id: ResourceId,
+    /// Its metadata.
+    pub meta: ObjectMeta,
+    /// Its content.
+    pub spec: Spec,
+    /// The file that it came from.
+    pub file: Arc<str>,
+    /// Where it begins.
+    pub position: Position,
+}
+
+/// What became of one document.
+pub(crate) enum Parsed {
+    /// Valid.
+    Valid(Box<Resource>),
+    /// Understood and wrong: its last good version stays.
+    Invalid(ResourceId),
+    /// Not even a resource, or not one of ours.
+    Skipped,
+}
+
+/// Items of a `List`.
+const LIST_ITEMS_MAX: usize = 100_000;
+
+/// Turns a document into resources; a `List` holds several.
+pub(crate) fn decode(node: &Node, file: &Arc<str>, out: &mut Vec<Diagnostic>) -> Vec<Parsed> {
+    let mut sink = Sink::new(Arc::clone(file), None, out);
+    let Some(mut fields) = Fields::new(node, String::new(), &mut sink) else { return vec![Parsed::Skipped] };
+    let (Some(api_version), Some(kind)) =
+        (fields.text("apiVersion", &mut sink), fields.text("kind", &mut sink))
+    else {
+        sink.error(node.at, "", "not a Kubernetes resource: apiVersion and kind are required");
+        return vec![Parsed::Skipped];
+    };
+    if kind.value == "List" && api_version.value == "v1" {
+        let items = fields.list("items", LIST_ITEMS_MAX, &mut sink);
+        return items.into_iter().flat_map(|(item, _)| decode_one(item, file, out)).collect();
+    }
+    decode_one(node, file, out)
+}
+
+fn decode_one(node: &Node, file: &Arc<str>, out: &mut Vec<Diagnostic>) -> Vec<Parsed> {
+    let mut sink = Sink::new(Arc::clone(file), None, out);
+    let Some(mut root) = Fields::new(node, String::new(), &mut sink) else { return vec![Parsed::Skipped] };
+    let (Some(api_version), Some(kind_name)) =
+        (root.text("apiVersion", &mut sink), root.text("kind", &mut sink))
+    else {
+        sink.error(node.at, "", "not a Kubernetes resource: apiVersion and kind are required");
+        return vec![Parsed::Skipped];
+    };
+    let (group, version) = api_version.value.split_once('/').unwrap_or(("", &api_version.value));
+    let Some(kind) = Kind::find(group, &kind_name.value) else {
+        let text = format!(
+            "kind {:?} of apiVersion {:?} is not supported, the resource is skipped",
+            kind_name.value, api_version.value
+        );
+        sink.warn(kind_name.at, "kind", &text);
+        return vec![Parsed::Skipped];
+    };
+    if !kind.versions().contains(&version) {
+        let text = format!(
+            "version {version:?} of {kind} is not supported, the resource is skipped; supported: {}",
+            kind.versions().join(", ")
+        );
+        sink.warn(api_version.at, "apiVersion", &text);
+        return vec![Parsed::Skipped];
+    }
+    let Some(meta) = ObjectMeta::decode(&mut root, &mut sink) else { return vec![Parsed::Skipped] };
+    let id = ResourceId { kind, namespace: Arc::clone(&meta.namespace), name: Arc::clone(&meta.name) };
+    sink.set_resource(id.clone());
+    let spec = decode_spec(kind, &mut root, &meta, &mut sink);
+    root.known(&["status"]);
+    let clean = sink.is_clean();
+    root.finish(&mut sink);
+    match spec {
+        Some(spec) if clean => {
+            vec![Parsed::Valid(Box::new(Resource {
+                id,
+                meta,
+                spec,
+                file: Arc::clone(file),
+                position: node.at,
+            }))]
+        }
+        _ => vec![Parsed::Invalid(id)],
+    }
+}
+
+fn decode_spec(kind: Kind, root: &mut Fields<'_>, meta: &ObjectMeta, sink: &mut Sink<'_>) -> Option<Spec> {
+    // Two kinds keep their content beside metadata.
+    match kind {
+        Kind::Secret => return Secret::decode(root, sink).map(Spec::Secret),
+        Kind::EndpointSlice => return EndpointSlice::decode(root, meta, sink).map(Spec::EndpointSlice),
+        _ => {}
+    }
+    let Some(mut spec) = root.object("spec", sink) else {
+        if sink.is_clean() {
+            sink.error(root.position(), "spec", "must be of type object: \"null\"");
+        }
+        return None;
+    };
+    let decoded = match kind {
+        Kind::Gateway => Gateway::decode(&mut spec, sink).map(Spec::Gateway),
+        Kind::HttpRoute => HttpRoute::decode(&mut spec, sink).map(Spec::HttpRoute),
+        Kind::Service => Service::decode(&mut spec, sink).map(Spec::Service),
+        Kind::ServiceEntry => ServiceEntry::decode(&mut spec, sink).map(Spec::ServiceEntry),
+        Kind::WasmPlugin => WasmPlugin::decode(&mut spec, meta, sink).map(Spec::WasmPlugin),
+        Kind::Secret | Kind::EndpointSlice => None,
+    };
+    spec.finish(sink);
+    decoded
+}

@@ -1,0 +1,58 @@
+//! `Service` and its ports.
+
+use crate::decode::{Fields, Sink};
+
+/// A service that endpoints belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Service {
+    pub(crate) ports: Vec<ServicePort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServicePort {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+}
+
+const PORTS_MAX: usize = 250;
+
+impl Service {
+    pub(crate) fn decode(spec: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let mut ports = Vec::new();
+        for mut fields in spec.objects("ports", PORTS_MAX, sink) {
+            let name = fields.text("name", sink).map(|n| n.value).unwrap_or_default();
+            let Some(port) = fields.port("port", sink) else {
+                if !fields.has("port") {
+                    let path = fields.path_of("port");
+                    sink.error(fields.position(), &path, "Required value");
+                }
+                continue;
+            };
+            fields.known(&["protocol", "targetPort", "nodePort", "appProtocol"]);
+            fields.finish(sink);
+            ports.push(ServicePort { name, port: port.value });
+        }
+        spec.known(&[
+            "selector",
+            "type",
+            "clusterIP",
+            "clusterIPs",
+            "externalIPs",
+            "sessionAffinity",
+            "sessionAffinityConfig",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+            "externalTrafficPolicy",
+            "publishNotReadyAddresses",
+            "externalName",
+            "loadBalancerIP",
+            "loadBalancerClass",
+            "loadBalancerSourceRanges",
+            "allocateLoadBalancerNodePorts",
+            "healthCheckNodePort",
+            "trafficDistribution",
+        ]);
+        Some(Self { ports })
+    }
+}

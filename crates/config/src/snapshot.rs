@@ -1,0 +1,202 @@
+//! What the compiler produces: everything that the data path needs, with names resolved.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::meta::{Position, ResourceId};
+use crate::route_table::RouteTable;
+use crate::wasm_plugin::{EnvValue, FailStrategy, Phase};
+
+/// One compiled configuration. Immutable; parts that have not changed are shared with the one before.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Sockets to listen on.
+    pub listeners: Vec<Listener>,
+    /// Clusters by name.
+    pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    /// Plug-ins of this gateway, in the order of the chain.
+    pub plugins: Vec<Arc<PluginSpec>>,
+}
+
+/// One address that is listened on, with what it serves.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Istio's name: `0.0.0.0_8080`.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Hosts and routes.
+    pub routes: Arc<RouteTable>,
+    /// Indexes into [`Snapshot::plugins`], in the order of the chain.
+    pub plugins: Vec<usize>,
+}
+
+/// Endpoints under one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Istio's name: `outbound|8000||httpbin.default.svc.cluster.local`.
+    pub name: Arc<str>,
+    /// Where to send requests; empty: 503.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One address of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share relative to the others; 0 gets nothing.
+    pub weight: u32,
+}
+
+/// Where a module comes from (spec: wasmplugin-and-routing §1.4).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ModuleUrl {
+    /// An image reference without `oci://`.
+    Oci(String),
+    /// An `http://` or `https://` URL.
+    Http(String),
+    /// A path.
+    File(PathBuf),
+}
+
+impl ModuleUrl {
+    /// Reads a `url` field. Without one of the four schemes the whole text is an image reference.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let Some((scheme, rest)) = text.split_once("://") else { return Ok(Self::Oci(text.to_owned())) };
+        if rest.is_empty() {
+            return Err(format!("failed to parse url: nothing stands behind {scheme}://"));
+        }
+        match scheme.to_ascii_lowercase().as_str() {
+            "oci" => Ok(Self::Oci(rest.to_owned())),
+            "file" => Ok(Self::File(PathBuf::from(rest))),
+            http @ ("http" | "https") => {
+                let url = format!("{http}://{rest}");
+                match url::Url::parse(&url) {
+                    Ok(_) => Ok(Self::Http(url)),
+                    Err(e) => Err(format!("failed to parse url: {e}")),
+                }
+            }
+            other => Err(format!(
+                "url contains unsupported scheme: {other}; url must have schema one of [http, https, file, oci]"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for ModuleUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Oci(reference) => write!(f, "oci://{reference}"),
+            Self::Http(url) => f.write_str(url),
+            Self::File(path) => write!(f, "file://{}", path.display()),
+        }
+    }
+}
+
+/// When a reference is resolved again (spec: wasmplugin-and-routing §1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PullPolicy {
+    /// `Always` for the tag `latest`, else `IfNotPresent`.
+    Unspecified,
+    /// A cached module is used for as long as it is there.
+    IfNotPresent,
+    /// The reference is resolved whenever the resource changes.
+    Always,
+}
+
+/// The pull secret of a plug-in, as far as it could be found.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// The plug-in names none.
+    None,
+    /// The docker configuration JSON.
+    DockerConfig(Arc<[u8]>),
+    /// It names one that cannot be used; the text says why.
+    Unusable(String),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::DockerConfig(_) => f.write_str("DockerConfig(…)"),
+            Self::Unusable(reason) => f.debug_tuple("Unusable").field(reason).finish(),
+        }
+    }
+}
+
+/// Limits that annotations set; `None` for the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PluginLimits {
+    /// `wasmgate.dev/callback-time-max`
+    pub callback_time_max: Option<Duration>,
+    /// `wasmgate.dev/start-time-max`
+    pub start_time_max: Option<Duration>,
+    /// `wasmgate.dev/memory-max`, bytes
+    pub memory_bytes_max: Option<u64>,
+}
+
+/// Everything about a plug-in that decides what runs. Two equal specifications are the same version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PluginSpec {
+    /// `<namespace>.<name>`, the name in logs and metrics.
+    pub name: Arc<str>,
+    /// The resource.
+    pub resource: ResourceId,
+    /// Where the module comes from.
+    pub url: ModuleUrl,
+    /// Digest that the user pinned.
+    pub sha256: Option<String>,
+    /// When to resolve the reference.
+    pub pull_policy: PullPolicy,
+    /// Credential for the registry.
+    pub credential: Credential,
+    /// Plug-in configuration, JSON; empty for none.
+    pub configuration: Arc<str>,
+    /// Root id.
+    pub root_id: Arc<str>,
+    /// Where in the chain.
+    pub phase: Phase,
+    /// Within the phase, higher first.
+    pub priority: Option<i32>,
+    /// What happens to a request when the plug-in fails.
+    pub fail_strategy: FailStrategy,
+    /// Environment.
+    pub env: Vec<(String, EnvValue)>,
+    /// Limits.
+    pub limits: PluginLimits,
+    /// The manifest, for errors that turn up later.
+    pub file: Arc<str>,
+    /// Where in it.
+    pub position: Position,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_url_forms() {
+        let oci = |s: &str| Ok(ModuleUrl::Oci(s.to_owned()));
+        assert_eq!(ModuleUrl::parse("ghcr.io/a/b:v1"), oci("ghcr.io/a/b:v1"));
+        assert_eq!(ModuleUrl::parse("OCI://ghcr.io/a/b:v1"), oci("ghcr.io/a/b:v1"));
+        assert_eq!(
+            ModuleUrl::parse("localhost:5000/x"),
+            oci("localhost:5000/x"),
+            "fails in Istio, works here"
+        );
+        assert_eq!(ModuleUrl::parse("file:///opt/x.wasm"), Ok(ModuleUrl::File("/opt/x.wasm".into())));
+        assert_eq!(ModuleUrl::parse("file://opt/x.wasm"), Ok(ModuleUrl::File("opt/x.wasm".into())));
+        assert_eq!(
+            ModuleUrl::parse("HTTP://a.test/x?y=1"),
+            Ok(ModuleUrl::Http("http://a.test/x?y=1".to_owned()))
+        );
+        assert!(ModuleUrl::parse("ftp://a/b").unwrap_err().contains("url contains unsupported scheme: ftp"));
+        assert!(ModuleUrl::parse("https://").unwrap_err().contains("failed to parse url"));
+    }
+}
