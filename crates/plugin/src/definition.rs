@@ -1,0 +1,44 @@
+//! What a plug-in should be.
+
+use std::sync::Arc;
+
+use wasmgate_artifact::{Digest, ModuleSource, PullMode};
+use wasmgate_host::{Limits, PluginContext};
+
+/// What happens to a stream whose plug-in fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailStrategy {
+    /// It is answered with 503.
+    Close,
+    /// It goes on without the plug-in.
+    Open,
+}
+
+/// Everything that decides what runs. Two equal definitions are the same version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginDefinition {
+    /// `<namespace>.<name>`
+    pub name: Arc<str>,
+    /// `kind/namespace/name` of the resource and where it stands, for messages.
+    pub origin: Arc<str>,
+    /// Where the module comes from.
+    pub source: ModuleSource,
+    /// When to ask the registry.
+    pub pull_mode: PullMode,
+    /// The pull secret's content.
+    pub docker_config: Option<Arc<[u8]>>,
+    /// Why the pull secret cannot be used; then nothing is fetched.
+    pub secret_error: Option<String>,
+    /// The digest that the user pinned.
+    pub sha256: Option<Digest>,
+    /// What the VM knows.
+    pub context: Arc<PluginContext>,
+    /// What the VM may use.
+    pub limits: Limits,
+    /// What happens when it fails.
+    pub fail_strategy: FailStrategy,
+    /// The phase's name, for people.
+    pub phase: &'static str,
+    /// The priority, for people.
+    pub priority: Option<i32>,
+}

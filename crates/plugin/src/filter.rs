@@ -1,0 +1,300 @@
+//! A plug-in as a step of a stream's chain.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::StatusCode;
+use smallvec::{SmallVec, smallvec};
+use wasmgate_host as host;
+use wasmgate_stream::{
+    DataAction, Direction, Filter, HeadersAction, Interest, LocalReply, StreamData, Then, TrailersAction,
+    Verdict,
+};
+
+use crate::definition::FailStrategy;
+use crate::fault::response_code_details;
+use crate::stats::PluginStats;
+use crate::view::WasmStream;
+use crate::worker::{VmCell, WorkerPlugin};
+
+/// One plug-in on one stream.
+#[derive(Debug)]
+pub struct PluginFilter {
+    plugin: Rc<WorkerPlugin>,
+    /// The VM and the stream's context in it, from the request headers on.
+    context: Option<(Rc<VmCell>, host::ContextId)>,
+}
+
+type Then1 = SmallVec<[Then; 1]>;
+
+impl PluginFilter {
+    /// A filter for a new stream.
+    pub fn new(plugin: Rc<WorkerPlugin>) -> Self {
+        Self { plugin, context: None }
+    }
+
+    /// Enters the guest; the stream's data moves in and comes back.
+    fn call<A, B: From<A>>(
+        &mut self,
+        data: Box<StreamData>,
+        stopped: B,
+        enter: impl FnOnce(
+            &mut host::Vm<WasmStream>,
+            host::ContextId,
+            WasmStream,
+        ) -> host::CallResult<WasmStream, A>,
+    ) -> (Box<StreamData>, Verdict<B>)
+    where
+        B: Continues,
+    {
+        let Some((cell, id)) = &self.context else { return (data, Verdict::new(B::CONTINUE)) };
+        let started = self.plugin.version.engine.ticks();
+        let (data, result) = match cell.vm.borrow_mut().as_mut() {
+            Some(vm) => {
+                let (stream, result) = enter(vm, *id, WasmStream(data));
+                (stream.0, result)
+            }
+            // The cell loses its VM only when it is dropped.
+            None => return (data, Verdict::new(B::CONTINUE)),
+        };
+        self.note_slow(started);
+        match result {
+            Ok(outcome) => {
+                let then = self.actions(outcome.actions);
+                (data, Verdict { action: B::from(outcome.action), then })
+            }
+            Err(failure) => {
+                let verdict = self.fail(&failure, stopped);
+                (data, verdict)
+            }
+        }
+    }
+
+    fn actions(&self, actions: host::Actions) -> Then1 {
+        actions.into_iter().map(|action| self.action(action)).collect()
+    }
+
+    fn action(&self, action: host::StreamAction) -> Then {
+        match action {
+            host::StreamAction::Continue(host::Direction::Request) => Then::Continue(Direction::Request),
+            host::StreamAction::Continue(host::Direction::Response) => Then::Continue(Direction::Response),
+            host::StreamAction::Close => Then::Reset { details: "wasm_close_stream" },
+            host::StreamAction::LocalReply(reply) => {
+                PluginStats::add(&self.plugin.version.stats.local_replies);
+                let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Then::LocalReply(Box::new(LocalReply {
+                    status,
+                    details: reply.details.into(),
+                    flags: "",
+                    headers: reply.headers,
+                    body: reply.body,
+                    grpc_status: reply.grpc_status,
+                }))
+            }
+        }
+    }
+
+    /// What the fail strategy says about a stream whose VM has failed.
+    fn fail<B: Continues>(&mut self, failure: &Arc<host::Failure>, stopped: B) -> Verdict<B> {
+        if let Some((cell, _)) = self.context.take() {
+            self.plugin.failed(&cell, failure);
+        }
+        self.strategy(response_code_details(&failure.reason), stopped)
+    }
+
+    fn strategy<B: Continues>(&self, details: &'static str, stopped: B) -> Verdict<B> {
+        match self.plugin.version.definition.fail_strategy {
+            FailStrategy::Open => Verdict { action: B::CONTINUE, then: smallvec![Then::Bypass] },
+            FailStrategy::Close => {
+                let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "", details, "");
+                Verdict { action: stopped, then: smallvec![Then::LocalReply(Box::new(reply))] }
+            }
+        }
+    }
+
+    fn note_slow(&self, started: u64) {
+        let version = &self.plugin.version;
+        let ticks = version.engine.ticks().wrapping_sub(started);
+        // A tick may have been almost over at the start: only whole ones count.
+        let ms = ticks
+            .saturating_sub(1)
+            .saturating_mul(u64::try_from(host::Engine::TICK.as_millis()).unwrap_or(0));
+        if ms >= PluginStats::SLOW_MS {
+            let count = PluginStats::add(&version.stats.slow_callbacks);
+            // Every power of two: the first is said at once, a thousand are ten lines.
+            if (count + 1).is_power_of_two() {
+                tracing::warn!(target: "wasm", plugin = &*version.definition.name, "plugin {}: a callback took more than {ms} ms ({} so far); it held up this worker's other streams", version.definition.name, count + 1);
+            }
+        }
+    }
+}
+
+/// Actions that have a "go on".
+trait Continues {
+    const CONTINUE: Self;
+}
+
+impl Continues for HeadersAction {
+    const CONTINUE: Self = Self::Continue;
+}
+
+impl Continues for DataAction {
+    const CONTINUE: Self = Self::Continue;
+}
+
+impl Continues for TrailersAction {
+    const CONTINUE: Self = Self::Continue;
+}
+
+/// The host's actions are the chain's, under the chain's names.
+struct FromHost<T>(T);
+
+impl From<host::HeadersAction> for FromHost<HeadersAction> {
+    fn from(action: host::HeadersAction) -> Self {
+        Self(match action {
+            host::HeadersAction::Continue => HeadersAction::Continue,
+            host::HeadersAction::StopIteration => HeadersAction::StopIteration,
+            host::HeadersAction::StopAllAndBuffer => HeadersAction::StopAllAndBuffer,
+            host::HeadersAction::StopAllAndWatermark => HeadersAction::StopAllAndWatermark,
+        })
+    }
+}
+
+impl From<host::DataAction> for FromHost<DataAction> {
+    fn from(action: host::DataAction) -> Self {
+        Self(match action {
+            host::DataAction::Continue => DataAction::Continue,
+            host::DataAction::StopAndBuffer => DataAction::StopAndBuffer,
+            host::DataAction::StopAndWatermark => DataAction::StopAndWatermark,
+            host::DataAction::StopNoBuffer => DataAction::StopNoBuffer,
+        })
+    }
+}
+
+impl From<host::TrailersAction> for FromHost<TrailersAction> {
+    fn from(action: host::TrailersAction) -> Self {
+        Self(match action {
+            host::TrailersAction::Continue => TrailersAction::Continue,
+            host::TrailersAction::StopIteration => TrailersAction::StopIteration,
+        })
+    }
+}
+
+impl<T: Continues> Continues for FromHost<T> {
+    const CONTINUE: Self = Self(T::CONTINUE);
+}
+
+fn unwrap<T>((data, verdict): (Box<StreamData>, Verdict<FromHost<T>>)) -> (Box<StreamData>, Verdict<T>) {
+    (data, Verdict { action: verdict.action.0, then: verdict.then })
+}
+
+impl Filter for PluginFilter {
+    fn interest(&self) -> Interest {
+        let callbacks = self.plugin.callbacks;
+        Interest {
+            request_body: callbacks.request_body,
+            request_trailers: callbacks.request_trailers,
+            response_headers: callbacks.response_headers,
+            response_body: callbacks.response_body,
+            response_trailers: callbacks.response_trailers,
+        }
+    }
+
+    fn request_headers(
+        &mut self,
+        data: Box<StreamData>,
+        end: bool,
+    ) -> (Box<StreamData>, Verdict<HeadersAction>) {
+        let stopped = HeadersAction::StopAllAndWatermark;
+        let Some(cell) = self.plugin.acquire() else {
+            let verdict = self.strategy("wasm_restarting", stopped);
+            return (data, verdict);
+        };
+        let started = self.plugin.version.engine.ticks();
+        let (data, created) = match cell.vm.borrow_mut().as_mut() {
+            Some(vm) => {
+                let (stream, created) = vm.create_stream(WasmStream(data));
+                (stream.0, created)
+            }
+            None => return (data, Verdict::new(HeadersAction::Continue)),
+        };
+        self.note_slow(started);
+        match created {
+            Ok(id) => self.context = Some((cell, id)),
+            Err(failure) => {
+                self.plugin.failed(&cell, &failure);
+                let verdict = self.strategy(response_code_details(&failure.reason), stopped);
+                return (data, verdict);
+            }
+        }
+        if !self.plugin.callbacks.request_headers {
+            return (data, Verdict::new(HeadersAction::Continue));
+        }
+        let count = data.request.count();
+        unwrap(
+            self.call(data, FromHost(stopped), |vm, id, stream| {
+                vm.on_request_headers(id, stream, count, end)
+            }),
+        )
+    }
+
+    fn response_headers(
+        &mut self,
+        data: Box<StreamData>,
+        end: bool,
+    ) -> (Box<StreamData>, Verdict<HeadersAction>) {
+        let count = data.response.as_ref().map_or(0, wasmgate_stream::ResponseHead::count);
+        let stopped = FromHost(HeadersAction::StopAllAndWatermark);
+        unwrap(self.call(data, stopped, |vm, id, stream| vm.on_response_headers(id, stream, count, end)))
+    }
+
+    fn data(
+        &mut self,
+        direction: Direction,
+        data: Box<StreamData>,
+        end: bool,
+    ) -> (Box<StreamData>, Verdict<DataAction>) {
+        let size = data.body(direction).map_or(0, bytes::Bytes::len);
+        let stopped = FromHost(DataAction::StopNoBuffer);
+        unwrap(self.call(data, stopped, |vm, id, stream| match direction {
+            Direction::Request => vm.on_request_body(id, stream, size, end),
+            Direction::Response => vm.on_response_body(id, stream, size, end),
+        }))
+    }
+
+    fn trailers(
+        &mut self,
+        direction: Direction,
+        data: Box<StreamData>,
+    ) -> (Box<StreamData>, Verdict<TrailersAction>) {
+        let trailers = match direction {
+            Direction::Request => &data.request_trailers,
+            Direction::Response => &data.response_trailers,
+        };
+        let count = trailers.as_ref().map_or(0, http::HeaderMap::len);
+        let stopped = FromHost(TrailersAction::StopIteration);
+        unwrap(self.call(data, stopped, |vm, id, stream| match direction {
+            Direction::Request => vm.on_request_trailers(id, stream, count),
+            Direction::Response => vm.on_response_trailers(id, stream, count),
+        }))
+    }
+
+    fn end(&mut self, data: Box<StreamData>) -> Box<StreamData> {
+        let Some((cell, id)) = self.context.take() else { return data };
+        let started = self.plugin.version.engine.ticks();
+        let (data, result) = match cell.vm.borrow_mut().as_mut() {
+            Some(vm) => {
+                let (stream, result) = vm.end_stream(id, WasmStream(data));
+                (stream.0, result)
+            }
+            None => return data,
+        };
+        self.note_slow(started);
+        cell.note_memory();
+        if let Err(failure) = result {
+            // The response is complete: nobody but the next stream needs to know.
+            self.plugin.failed(&cell, &failure);
+        }
+        data
+    }
+}

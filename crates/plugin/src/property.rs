@@ -1,0 +1,143 @@
+//! Attributes of a stream (spec: proxy-wasm-host §14). Unlike Envoy they are answered in every phase, from what the
+//! stream has seen so far.
+
+use http::Version;
+use http::header::{CONTENT_LENGTH, HeaderMap, REFERER, USER_AGENT};
+use wasmgate_host::PropertyValue;
+use wasmgate_stream::{RequestHead, StreamData, StreamInfo};
+
+pub(crate) fn find(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
+    if let Some(stored) = data.properties.get(&path.join(&0)) {
+        return Some(PropertyValue::Bytes(stored.to_vec()));
+    }
+    let info = &data.info;
+    match path {
+        [b"request", b"headers"] => Some(joined(|each| data.request.for_each(each))),
+        [b"request", b"headers", name] => {
+            data.request.get(&name.to_ascii_lowercase()).map(PropertyValue::text)
+        }
+        [b"request", field] => request(&data.request, info, field),
+        [b"response", b"headers"] => data.response.as_ref().map(|r| joined(|each| r.for_each(each))),
+        [b"response", b"headers", name] => {
+            data.response.as_ref()?.with(&name.to_ascii_lowercase(), |value| PropertyValue::text(value))
+        }
+        [b"response", b"trailers"] => data.response_trailers.as_ref().map(trailers),
+        [b"response", field] => response(data, field),
+        [b"source", b"address"] => Some(PropertyValue::text(info.downstream_remote.to_string())),
+        [b"source", b"port"] => Some(PropertyValue::Int(info.downstream_remote.port().into())),
+        [b"destination", b"address"] => Some(PropertyValue::text(info.downstream_local.to_string())),
+        [b"destination", b"port"] => Some(PropertyValue::Int(info.downstream_local.port().into())),
+        [b"connection", b"id"] | [b"connection_id"] => {
+            Some(PropertyValue::Int(i64::try_from(info.connection_id).unwrap_or(i64::MAX)))
+        }
+        [b"connection", b"mtls"] => Some(PropertyValue::Bool(false)),
+        [b"connection", b"requested_server_name"] => Some(PropertyValue::text("")),
+        [b"upstream", field] => upstream(info, field),
+        [b"xds", b"route_name"] | [b"route_name"] => named(&info.route_name),
+        [b"xds", b"cluster_name"] | [b"cluster_name"] => named(&info.cluster_name),
+        // An ingress gateway's listeners are outbound listeners to Istio.
+        [b"xds", b"listener_direction"] | [b"listener_direction"] => Some(PropertyValue::Int(2)),
+        _ => None,
+    }
+}
+
+fn named(name: &str) -> Option<PropertyValue> {
+    (!name.is_empty()).then(|| PropertyValue::text(name))
+}
+
+fn request(request: &RequestHead, info: &StreamInfo, field: &[u8]) -> Option<PropertyValue> {
+    let path = || request.path();
+    match field {
+        b"path" => path().map(PropertyValue::text),
+        b"url_path" => path().map(|p| PropertyValue::text(split_query(p).0)),
+        b"query" => path().map(|p| PropertyValue::text(split_query(p).1)),
+        b"host" => request.get(b":authority").map(PropertyValue::text),
+        b"scheme" => request.get(b":scheme").map(PropertyValue::text),
+        b"method" => request.get(b":method").map(PropertyValue::text),
+        b"referer" => request.headers.get(REFERER).map(|v| PropertyValue::text(v.as_bytes())),
+        b"useragent" => request.headers.get(USER_AGENT).map(|v| PropertyValue::text(v.as_bytes())),
+        b"id" => request.headers.get("x-request-id").map(|v| PropertyValue::text(v.as_bytes())),
+        b"time" => Some(PropertyValue::Timestamp(info.start)),
+        b"protocol" => Some(PropertyValue::text(match info.protocol {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2",
+            _ => "HTTP/1.1",
+        })),
+        b"duration" => info.duration.map(PropertyValue::Duration),
+        b"size" => match request.headers.get(CONTENT_LENGTH) {
+            Some(length) => length.to_str().ok()?.parse().ok().map(PropertyValue::Int),
+            None => Some(size(info.bytes_received)),
+        },
+        b"total_size" => Some(size(info.bytes_received + map_size(&request.headers))),
+        _ => None,
+    }
+}
+
+fn response(data: &StreamData, field: &[u8]) -> Option<PropertyValue> {
+    let info = &data.info;
+    match field {
+        b"code" => data.response.as_ref()?.status.map(|s| PropertyValue::Int(s.as_u16().into())),
+        b"code_details" if !info.response_code_details.is_empty() => {
+            Some(PropertyValue::text(info.response_code_details.as_bytes()))
+        }
+        b"size" => Some(size(info.bytes_sent)),
+        b"total_size" => {
+            let headers = data.response.as_ref().map_or(0, |r| map_size(&r.headers));
+            Some(size(info.bytes_sent + headers + data.response_trailers.as_ref().map_or(0, map_size)))
+        }
+        b"grpc_status" => {
+            let status =
+                |map: &HeaderMap| map.get("grpc-status")?.to_str().ok()?.parse().ok().map(PropertyValue::Int);
+            data.response_trailers
+                .as_ref()
+                .and_then(status)
+                .or_else(|| status(&data.response.as_ref()?.headers))
+        }
+        _ => None,
+    }
+}
+
+fn upstream(info: &StreamInfo, field: &[u8]) -> Option<PropertyValue> {
+    match field {
+        b"address" => info.upstream_host.map(|a| PropertyValue::text(a.to_string())),
+        b"port" => info.upstream_host.map(|a| PropertyValue::Int(a.port().into())),
+        b"local_address" => info.upstream_local.map(|a| PropertyValue::text(a.to_string())),
+        b"request_attempt_count" => Some(PropertyValue::Int(info.upstream_attempts.into())),
+        _ => None,
+    }
+}
+
+fn size(bytes: u64) -> PropertyValue {
+    PropertyValue::Int(i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+fn map_size(map: &HeaderMap) -> u64 {
+    map.iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum()
+}
+
+fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
+    let path = path.split(|b| *b == b'#').next().unwrap_or(path);
+    match path.iter().position(|b| *b == b'?') {
+        Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
+        None => (path, b""),
+    }
+}
+
+type Each<'e> = &'e mut dyn FnMut(&[u8], &[u8]);
+
+/// Every name once, several values as one list.
+fn joined(for_each: impl Fn(Each<'_>)) -> PropertyValue {
+    let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for_each(&mut |name, value| match pairs.iter_mut().find(|(n, _)| n == name) {
+        Some((_, all)) => {
+            all.push(b',');
+            all.extend_from_slice(value);
+        }
+        None => pairs.push((name.to_vec(), value.to_vec())),
+    });
+    PropertyValue::Map(pairs)
+}
+
+fn trailers(map: &HeaderMap) -> PropertyValue {
+    joined(|each| map.iter().for_each(|(name, value)| each(name.as_str().as_bytes(), value.as_bytes())))
+}

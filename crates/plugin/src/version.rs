@@ -1,0 +1,235 @@
+//! One version of a plug-in: everything that all workers share.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use wasmgate_artifact::Fetched;
+use wasmgate_host::{Engine, Failure, Module, Services, StartError, Vm};
+
+use crate::definition::PluginDefinition;
+use crate::fault::Fault;
+use crate::stats::PluginStats;
+use crate::view::WasmStream;
+
+/// VMs of one worker, for people.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerSlot {
+    pub(crate) vms: AtomicUsize,
+    pub(crate) memory_bytes: AtomicUsize,
+}
+
+/// A VM that nobody needs any more; stopped on the control runtime, because that enters the guest.
+pub(crate) type Retired = Vm<WasmStream>;
+
+/// What workers ask of the control side.
+pub(crate) enum Request {
+    /// A spare has been taken.
+    Refill,
+    /// A VM is to be stopped.
+    Retire(Box<Retired>),
+}
+
+/// A module with a configuration, started and ready.
+pub struct PluginVersion {
+    /// Number that no other version of the process has.
+    pub id: u64,
+    /// What it was made from.
+    pub definition: Arc<PluginDefinition>,
+    /// The module's origin and digests.
+    pub artifact: Fetched,
+    /// Counters, shared with the other versions of the plug-in.
+    pub stats: Arc<PluginStats>,
+    pub(crate) module: Arc<Module<WasmStream>>,
+    pub(crate) engine: Engine,
+    services: Arc<dyn Services>,
+    spares: Mutex<VecDeque<Vm<WasmStream>>>,
+    requests: mpsc::UnboundedSender<Request>,
+    pub(crate) slots: Vec<WorkerSlot>,
+    last_fault: Mutex<Option<Fault>>,
+    storm: Mutex<FaultStorm>,
+}
+
+/// How often VMs have died lately: decides how fast they are replaced.
+#[derive(Debug, Default)]
+struct FaultStorm {
+    last: Option<Instant>,
+    count: u32,
+}
+
+impl FaultStorm {
+    /// Faults in a row that are answered at once.
+    const FREE: u32 = 8;
+    /// Without a fault for so long, the next one is the first again.
+    const CALM: Duration = Duration::from_secs(1);
+    const DELAY_MIN: Duration = Duration::from_millis(100);
+    const DELAY_MAX: Duration = Duration::from_secs(30);
+
+    fn add(&mut self, now: Instant) {
+        let calm = self.last.is_none_or(|last| now.duration_since(last) > Self::CALM.max(self.delay() * 2));
+        self.count = if calm { 1 } else { self.count.saturating_add(1) };
+        self.last = Some(now);
+    }
+
+    fn delay(&self) -> Duration {
+        match self.count.checked_sub(Self::FREE + 1) {
+            None => Duration::ZERO,
+            Some(n) => Self::DELAY_MIN.saturating_mul(1 << n.min(16)).min(Self::DELAY_MAX),
+        }
+    }
+}
+
+impl PluginVersion {
+    /// VMs that are ready beyond one per worker.
+    const SPARES: usize = 1;
+
+    /// Starts the first VM, which tells whether the plug-in accepts its configuration, and then the others. Blocks.
+    pub(crate) fn start(
+        id: u64,
+        definition: Arc<PluginDefinition>,
+        artifact: Fetched,
+        module: Arc<Module<WasmStream>>,
+        engine: Engine,
+        shared: (Arc<PluginStats>, Arc<dyn Services>),
+        workers: usize,
+    ) -> Result<Arc<Self>, StartError> {
+        let (requests, inbox) = mpsc::unbounded_channel();
+        let (stats, services) = shared;
+        let version = Arc::new(Self {
+            id,
+            definition,
+            artifact,
+            stats,
+            module,
+            engine,
+            services,
+            spares: Mutex::default(),
+            requests,
+            slots: (0..workers).map(|_| WorkerSlot::default()).collect(),
+            last_fault: Mutex::default(),
+            storm: Mutex::default(),
+        });
+        for _ in 0..workers + Self::SPARES {
+            let vm = version.build()?;
+            version.spares.lock().push_back(vm);
+        }
+        tokio::spawn(serve(Arc::downgrade(&version), inbox));
+        Ok(version)
+    }
+
+    fn build(&self) -> Result<Vm<WasmStream>, StartError> {
+        let definition = &self.definition;
+        Vm::start(
+            &self.module,
+            Arc::clone(&definition.context),
+            Arc::clone(&self.services),
+            definition.limits,
+        )
+    }
+
+    /// A ready VM, if there is one; another is made in the background.
+    pub(crate) fn take(&self) -> Option<Vm<WasmStream>> {
+        let vm = self.spares.lock().pop_front();
+        // Without a receiver the process is ending.
+        let _ = self.requests.send(Request::Refill);
+        vm
+    }
+
+    pub(crate) fn retire(&self, vm: Retired) {
+        let _ = self.requests.send(Request::Retire(Box::new(vm)));
+    }
+
+    /// Notes a failure: counts, logs and remembers it.
+    pub(crate) fn report(&self, failure: &Failure) {
+        self.stats.count_fault(failure.reason.label());
+        self.storm.lock().add(Instant::now());
+        *self.last_fault.lock() = Some(Fault::new(failure, SystemTime::now()));
+        // A line of its own for every frame: line ends inside a message are escaped.
+        for line in failure.to_string().lines() {
+            tracing::error!(target: "wasm", plugin = &*self.definition.name, reason = failure.reason.label(), "wasm log {}: {line}", self.definition.name);
+        }
+    }
+
+    /// The last failure at run time.
+    pub fn last_fault(&self) -> Option<Fault> {
+        self.last_fault.lock().clone()
+    }
+
+    /// The ABI that the module announces.
+    pub fn abi(&self) -> wasmgate_host::AbiVersion {
+        self.module.abi()
+    }
+
+    /// VMs that are ready and not used.
+    pub fn spare_count(&self) -> usize {
+        self.spares.lock().len()
+    }
+
+    /// VMs and bytes of memory of each worker.
+    pub fn workers(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.slots.iter().map(|s| (s.vms.load(Ordering::Relaxed), s.memory_bytes.load(Ordering::Relaxed)))
+    }
+}
+
+impl std::fmt::Debug for PluginVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginVersion")
+            .field("id", &self.id)
+            .field("name", &self.definition.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes and stops VMs for as long as the version lives.
+async fn serve(version: std::sync::Weak<PluginVersion>, mut inbox: mpsc::UnboundedReceiver<Request>) {
+    while let Some(request) = inbox.recv().await {
+        match request {
+            Request::Retire(vm) => drop(tokio::task::spawn_blocking(move || vm.stop())),
+            Request::Refill => {
+                let Some(delay) = version.upgrade().map(|v| v.storm.lock().delay()) else { continue };
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
+                let Some(version) = version.upgrade() else { continue };
+                if version.spare_count() > PluginVersion::SPARES {
+                    continue;
+                }
+                let build = move || match version.build() {
+                    Ok(vm) => version.spares.lock().push_back(vm),
+                    Err(e) => {
+                        tracing::error!(target: "wasm", plugin = &*version.definition.name, "plugin {}: a fresh VM does not start: {e}", version.definition.name);
+                    }
+                };
+                let _ = tokio::task::spawn_blocking(build).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_faults_are_free_and_a_storm_is_slowed_down() {
+        let mut storm = FaultStorm::default();
+        let start = Instant::now();
+        for i in 0..8 {
+            storm.add(start + Duration::from_millis(i));
+            assert_eq!(storm.delay(), Duration::ZERO);
+        }
+        let mut delays = Vec::new();
+        for i in 8..20 {
+            storm.add(start + Duration::from_millis(i));
+            delays.push(storm.delay());
+        }
+        assert_eq!(delays[0], Duration::from_millis(100));
+        assert_eq!(delays[1], Duration::from_millis(200));
+        assert_eq!(delays.last(), Some(&Duration::from_secs(30)));
+        storm.add(start + Duration::from_secs(120));
+        assert_eq!(storm.delay(), Duration::ZERO, "after a calm");
+    }
+}

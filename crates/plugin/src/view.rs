@@ -1,0 +1,184 @@
+//! A stream as the host sees it.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use wasmgate_host::{BufferType, EditOutcome, HeaderEdit, MapType, PropertyValue, StreamContext};
+use wasmgate_stream::{Direction, EditError, StreamData};
+
+use crate::property;
+
+/// The stream's data, moved into a VM for one callback.
+#[derive(Debug)]
+pub struct WasmStream(pub(crate) Box<StreamData>);
+
+impl StreamContext for WasmStream {
+    fn has_map(&self, map: MapType) -> bool {
+        match map {
+            MapType::RequestHeaders => true,
+            MapType::RequestTrailers => self.0.request_trailers.is_some(),
+            MapType::ResponseHeaders => self.0.response.is_some(),
+            MapType::ResponseTrailers => self.0.response_trailers.is_some(),
+            _ => false,
+        }
+    }
+
+    fn header(&self, map: MapType, name: &[u8], out: &mut Vec<u8>) -> bool {
+        let data = &self.0;
+        let mut copy = |value: &[u8]| out.extend_from_slice(value);
+        let trailer = |map: &Option<HeaderMap>| {
+            let name = std::str::from_utf8(name).ok()?;
+            map.as_ref()?.get(name).map(|v| v.as_bytes().to_vec())
+        };
+        match map {
+            MapType::RequestHeaders => data.request.get(name).map(copy),
+            MapType::ResponseHeaders => data.response.as_ref().and_then(|r| r.with(name, copy)),
+            MapType::RequestTrailers => trailer(&data.request_trailers).map(|v| copy(&v)),
+            MapType::ResponseTrailers => trailer(&data.response_trailers).map(|v| copy(&v)),
+            _ => None,
+        }
+        .is_some()
+    }
+
+    fn for_each_header(&self, map: MapType, each: &mut dyn FnMut(&[u8], &[u8])) {
+        let data = &self.0;
+        let mut trailers = |map: &Option<HeaderMap>| {
+            for (name, value) in map.iter().flatten() {
+                each(name.as_str().as_bytes(), value.as_bytes());
+            }
+        };
+        match map {
+            MapType::RequestHeaders => data.request.for_each(each),
+            MapType::ResponseHeaders => {
+                if let Some(response) = &data.response {
+                    response.for_each(each);
+                }
+            }
+            MapType::RequestTrailers => trailers(&data.request_trailers),
+            MapType::ResponseTrailers => trailers(&data.response_trailers),
+            _ => {}
+        }
+    }
+
+    fn edit_headers(&mut self, map: MapType, edit: HeaderEdit<'_>) -> EditOutcome {
+        let data = &mut *self.0;
+        match map {
+            MapType::RequestHeaders if data.request_sent => EditOutcome::TooLate,
+            MapType::RequestHeaders => edit_request(data, edit),
+            MapType::ResponseHeaders if data.response_sent => EditOutcome::TooLate,
+            MapType::ResponseHeaders => edit_response(data, edit),
+            MapType::RequestTrailers => edit_trailers(data.request_trailers.as_mut(), edit),
+            MapType::ResponseTrailers => edit_trailers(data.response_trailers.as_mut(), edit),
+            _ => EditOutcome::Unavailable,
+        }
+    }
+
+    fn body(&self, buffer: BufferType) -> Option<Bytes> {
+        self.0.body(direction(buffer)?).cloned()
+    }
+
+    fn set_body(&mut self, buffer: BufferType, body: Bytes) -> bool {
+        direction(buffer).is_some_and(|d| self.0.set_body(d, body))
+    }
+
+    fn property(&self, path: &[&[u8]]) -> Option<PropertyValue> {
+        property::find(&self.0, path)
+    }
+
+    fn set_property(&mut self, path: &[u8], value: &[u8]) -> bool {
+        self.0.properties.set(path, value)
+    }
+
+    fn clear_route_cache(&mut self) {
+        self.0.route_stale = true;
+    }
+}
+
+fn direction(buffer: BufferType) -> Option<Direction> {
+    match buffer {
+        BufferType::RequestBody => Some(Direction::Request),
+        BufferType::ResponseBody => Some(Direction::Response),
+        _ => None,
+    }
+}
+
+/// A plug-in does not frame messages: these would contradict what the codec writes (spec: proxy-wasm-host §4.4).
+fn is_framing(name: &[u8]) -> bool {
+    matches!(name, b"transfer-encoding" | b"connection" | b"keep-alive" | b"proxy-connection" | b"upgrade")
+}
+
+fn outcome(result: Result<(), EditError>) -> EditOutcome {
+    match result {
+        Ok(()) => EditOutcome::Done,
+        Err(EditError::Invalid | EditError::Full) => EditOutcome::Unsafe,
+    }
+}
+
+fn edit_request(data: &mut StreamData, edit: HeaderEdit<'_>) -> EditOutcome {
+    let head = &mut data.request;
+    match edit {
+        HeaderEdit::Add(name, _) | HeaderEdit::Replace(name, _) if is_framing(name) => EditOutcome::Unsafe,
+        HeaderEdit::Add(name, value) => outcome(head.add(name, value)),
+        HeaderEdit::Replace(name, value) => outcome(head.replace(name, value)),
+        HeaderEdit::Remove(name) => {
+            head.remove(name);
+            EditOutcome::Done
+        }
+        HeaderEdit::SetAll(pairs) => {
+            head.clear();
+            for (name, value) in pairs.iter().filter(|(n, _)| !is_framing(n)) {
+                // One that HTTP cannot carry is left out; the others count.
+                let _ = head.add(name, value);
+            }
+            EditOutcome::Done
+        }
+    }
+}
+
+fn edit_response(data: &mut StreamData, edit: HeaderEdit<'_>) -> EditOutcome {
+    let Some(head) = data.response.as_mut() else { return EditOutcome::Unavailable };
+    match edit {
+        HeaderEdit::Add(name, _) | HeaderEdit::Replace(name, _) if is_framing(name) => EditOutcome::Unsafe,
+        HeaderEdit::Add(name, value) => outcome(head.add(name, value)),
+        HeaderEdit::Replace(name, value) => outcome(head.replace(name, value)),
+        HeaderEdit::Remove(name) => {
+            head.remove(name);
+            EditOutcome::Done
+        }
+        HeaderEdit::SetAll(pairs) => {
+            head.clear();
+            for (name, value) in pairs.iter().filter(|(n, _)| !is_framing(n)) {
+                let _ = head.add(name, value);
+            }
+            EditOutcome::Done
+        }
+    }
+}
+
+fn edit_trailers(map: Option<&mut HeaderMap>, edit: HeaderEdit<'_>) -> EditOutcome {
+    let Some(map) = map else { return EditOutcome::Unavailable };
+    let parse = |name: &[u8], value: &[u8]| {
+        Some((http::HeaderName::from_bytes(name).ok()?, http::HeaderValue::from_bytes(value).ok()?))
+    };
+    let done = |done: bool| if done { EditOutcome::Done } else { EditOutcome::Unsafe };
+    match edit {
+        HeaderEdit::Add(name, value) => {
+            done(parse(name, value).is_some_and(|(n, v)| map.try_append(n, v).is_ok()))
+        }
+        HeaderEdit::Replace(name, value) => {
+            done(parse(name, value).is_some_and(|(n, v)| map.try_insert(n, v).is_ok()))
+        }
+        HeaderEdit::Remove(name) => {
+            if let Ok(name) = http::HeaderName::from_bytes(name) {
+                map.remove(name);
+            }
+            EditOutcome::Done
+        }
+        HeaderEdit::SetAll(pairs) => {
+            map.clear();
+            for (name, value) in pairs.iter().filter_map(|(n, v)| parse(n, v)) {
+                let _ = map.try_append(name, value);
+            }
+            EditOutcome::Done
+        }
+    }
+}
