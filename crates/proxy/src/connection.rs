@@ -1,0 +1,186 @@
+//! Downstream connections: from accept to the last request.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, SERVER};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use wasmgate_stream::LocalReply;
+
+use crate::access_log::Entry;
+use crate::body::ProxyBody;
+use crate::exchange::Exchange;
+use crate::io::{AnswerAsHttp11, DownstreamIo, detect};
+use crate::reason::{self, Reason};
+use crate::request;
+use crate::worker::WorkerContext;
+
+/// What all streams of a connection share.
+#[derive(Debug)]
+pub(crate) struct Downstream {
+    pub(crate) worker: Rc<WorkerContext>,
+    pub(crate) id: u64,
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// The client's address as `x-forwarded-for` wants it.
+    peer: HeaderValue,
+    answer_as_http11: AnswerAsHttp11,
+}
+
+/// Runs hyper's HTTP/2 tasks on this worker.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move { drop(future.await) });
+    }
+}
+
+/// Serves a connection until it ends or the worker drains.
+pub(crate) async fn serve(
+    worker: Rc<WorkerContext>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    local: SocketAddr,
+    mut drain: watch::Receiver<bool>,
+) {
+    let stats = std::sync::Arc::clone(&worker.stats);
+    stats.downstream_connections.increment();
+    stats.downstream_connections_active.increment();
+    // A client that sends nothing gets as long as one that sends half a head.
+    let limit = worker.settings.request_head_time_max;
+    let detected = tokio::select! {
+        detected = tokio::time::timeout(limit, detect(&stream)) => detected,
+        _ = drain.wait_for(|d| *d) => Ok(Err(std::io::ErrorKind::Interrupted.into())),
+    };
+    if let Ok(Ok((is_h2, prefix))) = detected {
+        let answer_as_http11 = Rc::new(Cell::new(false));
+        let io = DownstreamIo::new(stream, prefix, Rc::clone(&answer_as_http11));
+        let peer = HeaderValue::from_str(&remote.ip().to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        let id = worker.next_connection_id();
+        let downstream = Rc::new(Downstream { worker, id, remote, local, peer, answer_as_http11 });
+        if is_h2 {
+            serve_h2(downstream, io, drain).await;
+        } else {
+            serve_h1(downstream, io, drain).await;
+        }
+    }
+    stats.downstream_connections_active.decrement();
+}
+
+async fn serve_h1(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch::Receiver<bool>) {
+    let settings = &downstream.worker.settings;
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.request_head_time_max)
+        .max_headers(settings.request_headers_max)
+        .max_buf_size(settings.request_head_bytes_max.max(8192))
+        .auto_date_header(false);
+    let service = service_fn({
+        let downstream = Rc::clone(&downstream);
+        move |request| handle(Rc::clone(&downstream), request)
+    });
+    let mut connection = pin!(builder.serve_connection(io, service));
+    tokio::select! {
+        biased;
+        result = connection.as_mut() => return note(&downstream, result),
+        _ = drain.wait_for(|d| *d) => connection.as_mut().graceful_shutdown(),
+    }
+    note(&downstream, connection.await);
+}
+
+async fn serve_h2(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch::Receiver<bool>) {
+    let settings = &downstream.worker.settings;
+    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.http2_streams_max)
+        .max_header_list_size(u32::try_from(settings.request_head_bytes_max).unwrap_or(u32::MAX))
+        .auto_date_header(false);
+    let service = service_fn({
+        let downstream = Rc::clone(&downstream);
+        move |request| handle(Rc::clone(&downstream), request)
+    });
+    let mut connection = pin!(builder.serve_connection(io, service));
+    tokio::select! {
+        biased;
+        result = connection.as_mut() => return note(&downstream, result),
+        _ = drain.wait_for(|d| *d) => connection.as_mut().graceful_shutdown(),
+    }
+    note(&downstream, connection.await);
+}
+
+/// A connection that ends badly is the client's affair; it is said at debug.
+fn note(downstream: &Downstream, result: Result<(), hyper::Error>) {
+    if let Err(e) = result {
+        tracing::debug!(target: "http", "connection {} from {}: {e}", downstream.id, downstream.remote);
+    }
+}
+
+async fn handle(
+    downstream: Rc<Downstream>,
+    request: Request<Incoming>,
+) -> std::io::Result<Response<ProxyBody>> {
+    let protocol = request.version();
+    match request::accept(request, &downstream.peer) {
+        Ok(accepted) => {
+            let mut exchange = Exchange::start(downstream, accepted, protocol);
+            let parts = poll_fn(|cx| exchange.poll_head(cx)).await?;
+            Ok(exchange.into_response(parts))
+        }
+        Err(reason) => Ok(refuse(&downstream, reason, protocol)),
+    }
+}
+
+/// Answers a request that never becomes a stream: Envoy calls no plug-in for it either.
+fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Response<ProxyBody> {
+    let worker = &downstream.worker;
+    let (started, start) = (Instant::now(), std::time::SystemTime::now());
+    let LocalReply { status, flags, details, body, .. } = reason.reply();
+    downstream.answer_as_http11.set(protocol == Version::HTTP_10);
+    let sent = body.len() as u64;
+    let mut response =
+        Response::new(if body.is_empty() { ProxyBody::Empty } else { ProxyBody::Full(Some(body)) });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if sent > 0 {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(sent));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    headers.insert(DATE, worker.date.header(start));
+    if let Some(server) = &worker.settings.server {
+        headers.insert(SERVER, server.clone());
+    }
+    if protocol != Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(phrase) = reason::phrase(status) {
+        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(phrase));
+    }
+    worker.stats.requests.increment();
+    worker.stats.count_response(status.as_u16());
+    worker.gateway_stats.count_reply(&details);
+    worker.log(&Entry {
+        data: None,
+        downstream_local: downstream.local,
+        downstream_remote: downstream.remote,
+        start,
+        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        status: status.as_u16(),
+        flags,
+        bytes_sent: sent,
+    });
+    response
+}

@@ -1,0 +1,629 @@
+//! The one loop of a stream: client, filter chain, endpoint.
+//!
+//! An exchange is polled by hyper, first for the response head and then, as the response's body, for its frames. Every
+//! poll drives all parts as far as they go: request body → chain → endpoint, endpoint → chain → client. Not polling it
+//! is back-pressure. When it is dropped before its end, the client has left.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, DATE, HeaderName, HeaderValue, SERVER};
+use http::{HeaderMap, Method, Response, Version};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
+use tokio::net::TcpStream;
+use wasmgate_config::{Cluster, RequestKey, Route};
+use wasmgate_stream::{ResponseHead, Stream, StreamData, StreamInfo, StreamState};
+
+use crate::access_log::Entry;
+use crate::body::ProxyBody;
+use crate::chain::ChainFilter;
+use crate::connection::Downstream;
+use crate::reason::{self, Reason};
+use crate::request::Accepted;
+use crate::upstream::{Received, UpstreamConnection, UpstreamError};
+use crate::worker::WorkerGeneration;
+
+const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// Sends over fresh connections when an idle one turned out to be closed.
+const ATTEMPTS_MAX: u32 = 2;
+
+/// Pieces of request body that one write takes.
+const QUEUED_PIECES_MAX: usize = 8;
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
+
+/// Where the upstream side stands.
+enum Upstream {
+    /// The request has not left the chain.
+    Waiting,
+    Connecting(Connecting, SocketAddr),
+    Active(Box<UpstreamConnection>),
+    /// Complete, failed, or not needed.
+    Over,
+}
+
+/// One stream, from the request head to the end of the response.
+pub(crate) struct Exchange {
+    downstream: Rc<Downstream>,
+    generation: Rc<WorkerGeneration>,
+    listener: Option<usize>,
+    stream: Stream<ChainFilter>,
+    route: Option<Arc<Route>>,
+    cluster: Option<Arc<Cluster>>,
+    request_body: Option<Incoming>,
+    upstream: Upstream,
+    attempts: u32,
+    /// A piece of the request body has been taken from the client: the request cannot be sent again.
+    body_started: bool,
+    started: Instant,
+    sent: Option<Instant>,
+    status: u16,
+    finished: bool,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange")
+            .field("status", &self.status)
+            .field("finished", &self.finished)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    /// Resolves the route and runs the request headers through the chain.
+    pub(crate) fn start(downstream: Rc<Downstream>, accepted: Accepted, protocol: Version) -> Self {
+        let worker = &downstream.worker;
+        worker.stats.requests.increment();
+        worker.stats.requests_active.increment();
+        let generation = worker.generation();
+        let listener = generation.listener(downstream.local);
+        let info = StreamInfo {
+            start: std::time::SystemTime::now(),
+            duration: None,
+            protocol,
+            connection_id: downstream.id,
+            downstream_remote: downstream.remote,
+            downstream_local: downstream.local,
+            route_name: worker.no_name(),
+            cluster_name: worker.no_name(),
+            upstream_host: None,
+            upstream_local: None,
+            upstream_attempts: 0,
+            upstream_service_time_ms: None,
+            response_code_details: "".into(),
+            response_flags: "",
+            bytes_received: 0,
+            bytes_sent: 0,
+        };
+        let data = Box::new(StreamData::new(accepted.head, info));
+        let filters = listener.map(|l| generation.filters(l)).unwrap_or_default();
+        let stream = Stream::new(data, filters, worker.settings.stream);
+        let end = accepted.body.is_none();
+        let mut exchange = Self {
+            generation,
+            listener,
+            stream,
+            route: None,
+            cluster: None,
+            request_body: accepted.body,
+            upstream: Upstream::Waiting,
+            attempts: 0,
+            body_started: false,
+            started: Instant::now(),
+            sent: None,
+            status: 0,
+            finished: false,
+            downstream,
+        };
+        // Before the chain runs: a denial still logs route and cluster.
+        exchange.resolve_route();
+        exchange.stream.request_headers(end);
+        exchange
+    }
+
+    /// Looks the route up; again when a filter has changed what it depends on.
+    fn resolve_route(&mut self) {
+        let data = self.stream.data_mut();
+        data.route_stale = false;
+        let request = &data.request;
+        let (Some(path), Some(method)) =
+            (request.path().and_then(|p| std::str::from_utf8(p).ok()), &request.method)
+        else {
+            self.route = None;
+            self.cluster = None;
+            return;
+        };
+        let authority = request.authority.as_ref().and_then(|a| a.to_str().ok()).unwrap_or_default();
+        let key = RequestKey { authority, path, method, headers: &request.headers };
+        let route =
+            self.listener.and_then(|l| self.generation.routes(l)).and_then(|table| table.find(&key)).cloned();
+        let random = route.as_ref().filter(|r| r.backends.len() > 1).map_or(0, |_| fastrand::u64(..));
+        let cluster = route.as_ref().and_then(|r| r.backend(random)).and_then(|b| b.cluster.clone());
+        let no_name = self.downstream.worker.no_name();
+        data.info.route_name = route.as_ref().map_or_else(|| Arc::clone(&no_name), |r| Arc::clone(&r.name));
+        data.info.cluster_name = cluster.as_ref().map_or(no_name, |c| Arc::clone(&c.name));
+        (self.route, self.cluster) = (route, cluster);
+    }
+
+    /// Drives the exchange until the response head is there.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ResponseParts>> {
+        self.drive(cx);
+        if self.stream.state() == StreamState::Reset {
+            return Poll::Ready(Err(self.reset_error()));
+        }
+        match self.stream.take_response_headers() {
+            Some(end) => Poll::Ready(self.response_parts(end)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The response for hyper. When all of it is here the exchange ends now and costs nothing more.
+    pub(crate) fn into_response(mut self, parts: ResponseParts) -> Response<ProxyBody> {
+        let body = if parts.end {
+            self.finish();
+            ProxyBody::Empty
+        } else {
+            match self.take_whole_body() {
+                Some(bytes) => {
+                    self.finish();
+                    ProxyBody::Full(Some(bytes))
+                }
+                None => ProxyBody::Streaming(Box::new(self)),
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = parts.status;
+        *response.headers_mut() = parts.headers;
+        if let Some(phrase) = reason::phrase(parts.status) {
+            response.extensions_mut().insert(ReasonPhrase::from_static(phrase));
+        }
+        response
+    }
+
+    /// The body, if it is one piece and has passed the chain.
+    fn take_whole_body(&mut self) -> Option<Bytes> {
+        if !self.stream.has_whole_response_body() {
+            return None;
+        }
+        self.stream.pop_response_data().map(|data| data.bytes)
+    }
+
+    /// The next frame of the response body.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.finished {
+            return Poll::Ready(None);
+        }
+        self.drive(cx);
+        if self.stream.state() == StreamState::Reset {
+            let error = self.reset_error();
+            return Poll::Ready(Some(Err(error)));
+        }
+        if let Some(data) = self.stream.pop_response_data() {
+            if data.end {
+                self.finish();
+                if data.bytes.is_empty() {
+                    return Poll::Ready(None);
+                }
+            }
+            return Poll::Ready(Some(Ok(Frame::data(data.bytes))));
+        }
+        if let Some(trailers) = self.stream.take_response_trailers() {
+            self.finish();
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        Poll::Pending
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Moves every part as far as it goes.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let mut moved = self.pull_request(cx);
+            moved |= self.start_upstream(cx);
+            moved |= self.push_upstream(cx);
+            moved |= self.pull_response(cx);
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// Client → chain.
+    fn pull_request(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.stream.wants_request() {
+            return false;
+        }
+        let Some(body) = &mut self.request_body else { return false };
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Pending => return false,
+            Poll::Ready(Some(Ok(frame))) => {
+                self.body_started = true;
+                match frame.into_data() {
+                    Ok(bytes) => {
+                        let end = body.is_end_stream();
+                        if end {
+                            self.request_body = None;
+                        }
+                        self.stream.request_data(bytes, end);
+                    }
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            self.request_body = None;
+                            self.stream.request_trailers(trailers);
+                        }
+                    }
+                }
+            }
+            Poll::Ready(None) => {
+                self.request_body = None;
+                self.stream.request_data(Bytes::new(), true);
+            }
+            Poll::Ready(Some(Err(_))) => {
+                // The client broke off, or its framing is wrong: there is nobody to answer.
+                self.request_body = None;
+                self.stream.data_mut().info.response_flags = "DC";
+                self.stream.reset("downstream_remote_disconnect");
+            }
+        }
+        true
+    }
+
+    /// Chain → a connection to an endpoint.
+    fn start_upstream(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.upstream {
+            Upstream::Waiting => match self.stream.take_request_headers() {
+                Some(end) => {
+                    self.forward(end);
+                    true
+                }
+                None => false,
+            },
+            Upstream::Connecting(future, address) => {
+                if self.stream.state() != StreamState::Open {
+                    self.upstream = Upstream::Over;
+                    return true;
+                }
+                let address = *address;
+                match future.as_mut().poll(cx) {
+                    Poll::Pending => return false,
+                    Poll::Ready(Ok(stream)) => {
+                        let connection = UpstreamConnection::new(stream, address, Instant::now());
+                        self.begin(Box::new(connection));
+                    }
+                    Poll::Ready(Err(e)) => {
+                        self.counters(|c| c.connect_failures.increment());
+                        let reason = if e.kind() == io::ErrorKind::TimedOut {
+                            Reason::ConnectionTimeout
+                        } else {
+                            Reason::ConnectionFailure
+                        };
+                        self.fail(reason);
+                    }
+                }
+                true
+            }
+            Upstream::Active(_) | Upstream::Over => false,
+        }
+    }
+
+    /// The request head has left the chain: chooses an endpoint and a connection to it.
+    fn forward(&mut self, end: bool) {
+        if self.stream.data().route_stale {
+            self.resolve_route();
+        }
+        let request = &self.stream.data().request;
+        if request.path().is_none() || self.route.is_none() {
+            return self.fail(Reason::RouteNotFound);
+        }
+        if request.method.is_none() {
+            return self.fail(Reason::RequestHeadersRemoved);
+        }
+        let Some(cluster) = &self.cluster else { return self.fail(Reason::BackendInvalid) };
+        let Some(address) = self.generation.endpoint(cluster) else {
+            return self.fail(Reason::NoHealthyUpstream);
+        };
+        self.counters(|c| c.requests.increment());
+        self.connect(address, true);
+        // A head without body is complete on the wire; otherwise the pieces follow through the chain.
+        debug_assert!(
+            end || self.request_body.is_some() || self.body_started,
+            "a request that goes on has a body"
+        );
+    }
+
+    fn connect(&mut self, address: SocketAddr, may_reuse: bool) {
+        let worker = Rc::clone(&self.downstream.worker);
+        let idle = if may_reuse { worker.pool.borrow_mut().take(address) } else { None };
+        if let Some(connection) = idle {
+            return self.begin(connection);
+        }
+        self.counters(|c| c.connections.increment());
+        let time_max = worker.settings.connect_time_max;
+        let connect = async move {
+            match tokio::time::timeout(time_max, TcpStream::connect(address)).await {
+                Ok(connected) => connected.and_then(|s| s.set_nodelay(true).map(|()| s)),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        };
+        self.upstream = Upstream::Connecting(Box::pin(connect), address);
+        self.stream.data_mut().info.upstream_host = Some(address);
+    }
+
+    fn begin(&mut self, mut connection: Box<UpstreamConnection>) {
+        self.attempts += 1;
+        let end = self.request_body.is_none() && !self.body_started && !self.stream.has_request_output();
+        let data = self.stream.data_mut();
+        data.info.upstream_host = Some(connection.address);
+        data.info.upstream_local = connection.local;
+        data.info.upstream_attempts = self.attempts;
+        if connection.start(&data.request, end, self.attempts).is_err() {
+            return self.fail(Reason::RequestHeadersRemoved);
+        }
+        self.sent = Some(Instant::now());
+        self.upstream = Upstream::Active(connection);
+    }
+
+    /// Chain → endpoint.
+    fn push_upstream(&mut self, cx: &mut Context<'_>) -> bool {
+        let Upstream::Active(connection) = &mut self.upstream else { return false };
+        let mut moved = false;
+        loop {
+            // Several pieces go out in one write.
+            let mut queued = false;
+            while connection.queued() < QUEUED_PIECES_MAX {
+                let piece = match self.stream.pop_request_data() {
+                    Some(data) => connection.queue(data.bytes, data.end),
+                    None => match self.stream.take_request_trailers() {
+                        // HTTP/1 upstreams get no trailers, like Envoy's by default.
+                        Some(_) => connection.queue(Bytes::new(), true),
+                        None => break,
+                    },
+                };
+                queued = true;
+                if piece.is_err() {
+                    tracing::warn!(target: "http", "request body and content-length disagree after a plug-in has changed one of them: the request is given up");
+                    self.upstream = Upstream::Over;
+                    self.stream.data_mut().info.response_flags = "UPE";
+                    self.stream.reset("request_body_length_mismatch");
+                    return true;
+                }
+            }
+            moved |= queued;
+            match connection.poll_flush(cx) {
+                Poll::Ready(Ok(())) if queued => {}
+                // After an error the answer may be there all the same: reading tells.
+                Poll::Ready(_) | Poll::Pending => return moved,
+            }
+        }
+    }
+
+    /// Endpoint → chain.
+    fn pull_response(&mut self, cx: &mut Context<'_>) -> bool {
+        let Upstream::Active(connection) = &mut self.upstream else { return false };
+        if self.stream.state() != StreamState::Open {
+            // A local reply or a reset: what the endpoint says interests nobody any more.
+            self.upstream = Upstream::Over;
+            return true;
+        }
+        if !connection.is_head_done() {
+            let method = self.stream.data().request.method.clone().unwrap_or(Method::GET);
+            let bytes_max = self.downstream.worker.settings.response_head_bytes_max;
+            return match connection.poll_head(cx, &method, bytes_max) {
+                Poll::Pending => false,
+                Poll::Ready(Ok(head)) => {
+                    let end = connection.is_response_done();
+                    self.receive_head(head.status, head.headers, end);
+                    true
+                }
+                Poll::Ready(Err(error)) => {
+                    self.upstream_failed(&error);
+                    true
+                }
+            };
+        }
+        if !self.stream.wants_response() {
+            return false;
+        }
+        match connection.poll_data(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(received)) => {
+                let (bytes, end) = match received {
+                    Received::Data(bytes, end) => (bytes, end),
+                    Received::End => (Bytes::new(), true),
+                };
+                if end {
+                    self.release();
+                }
+                self.stream.response_data(bytes, end);
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                self.upstream_failed(&error);
+                true
+            }
+        }
+    }
+
+    fn receive_head(&mut self, status: http::StatusCode, mut headers: HeaderMap, end: bool) {
+        let now = Instant::now();
+        let ms = self
+            .sent
+            .map_or(0, |sent| u64::try_from(now.duration_since(sent).as_millis()).unwrap_or(u64::MAX));
+        let value = if ms == 0 { HeaderValue::from_static("0") } else { HeaderValue::from(ms) };
+        let _ = headers.try_insert(X_ENVOY_UPSTREAM_SERVICE_TIME, value);
+        let info = &mut self.stream.data_mut().info;
+        info.upstream_service_time_ms = Some(ms);
+        info.response_code_details = "via_upstream".into();
+        self.counters(|c| c.count_response(status.as_u16()));
+        if end {
+            self.release();
+        }
+        self.stream.response_headers(ResponseHead::new(status, headers), end);
+    }
+
+    /// The endpoint's answer is complete: its connection is free for the next request.
+    fn release(&mut self) {
+        if let Upstream::Active(connection) = std::mem::replace(&mut self.upstream, Upstream::Over)
+            && connection.is_reusable()
+        {
+            self.downstream.worker.pool.borrow_mut().put(connection, Instant::now());
+        }
+    }
+
+    fn upstream_failed(&mut self, error: &UpstreamError) {
+        let Upstream::Active(connection) = std::mem::replace(&mut self.upstream, Upstream::Over) else {
+            return;
+        };
+        // The endpoint closed an idle connection while our request was on its way: it has not seen the request.
+        let unseen = connection.reused
+            && !connection.answered
+            && matches!(error, UpstreamError::Closed | UpstreamError::Io(_));
+        if unseen && !self.body_started && self.attempts < ATTEMPTS_MAX {
+            self.counters(|c| c.retries.increment());
+            return self.connect(connection.address, false);
+        }
+        self.counters(|c| c.resets.increment());
+        let is_protocol = matches!(error, UpstreamError::Head(_) | UpstreamError::Chunk(_));
+        if is_protocol {
+            tracing::debug!(target: "http", "endpoint {}: {error}", connection.address);
+        }
+        if self.stream.data().response.is_some() {
+            let info = &mut self.stream.data_mut().info;
+            info.response_flags = if is_protocol { "UPE" } else { "UC" };
+            let details = if is_protocol {
+                "upstream_reset_after_response_started{protocol_error}"
+            } else {
+                "upstream_reset_after_response_started{connection_termination}"
+            };
+            return self.stream.reset(details);
+        }
+        self.fail(if is_protocol { Reason::UpstreamProtocolError } else { Reason::ConnectionTermination });
+    }
+
+    fn fail(&mut self, reason: Reason) {
+        self.upstream = Upstream::Over;
+        self.stream.local_reply(reason.reply());
+    }
+
+    fn counters(&self, count: impl FnOnce(&crate::stats::ClusterCounters)) {
+        if let Some(cluster) = &self.cluster {
+            self.generation.count(cluster, count);
+        }
+    }
+
+    /// The head that goes to the client: the proxy's own headers are added in Envoy's places.
+    fn response_parts(&mut self, end: bool) -> io::Result<ResponseParts> {
+        let worker = Rc::clone(&self.downstream.worker);
+        let has_filters = self.generation.has_filters(self.listener);
+        let date = worker.date.header(std::time::SystemTime::now());
+        let is_http1 = self.stream.data().info.protocol != Version::HTTP_2;
+        // Before the whole request has been read, the connection cannot carry another one.
+        let must_close =
+            is_http1 && self.stream.state() == StreamState::Replied && self.request_body.is_some();
+        let Some(response) = &mut self.stream.data_mut().response else {
+            return Err(io::Error::other("a response without a head"));
+        };
+        let Some(status) = response.status else {
+            self.stream.data_mut().info.response_code_details =
+                "filter_removed_required_response_headers{missing_required_header}".into();
+            return Ok(self.missing_status(date));
+        };
+        // Filters read the head again in later callbacks; without filters nobody does.
+        let mut headers =
+            if has_filters { response.headers.clone() } else { std::mem::take(&mut response.headers) };
+        if !headers.contains_key(DATE) {
+            let _ = headers.try_insert(DATE, date);
+        }
+        if let Some(server) = &worker.settings.server {
+            let _ = headers.try_insert(SERVER, server.clone());
+        }
+        if must_close {
+            let _ = headers.try_insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.status = status.as_u16();
+        Ok(ResponseParts { status, headers, end })
+    }
+
+    /// A filter took the status away: the upstream's body must not follow the answer.
+    fn missing_status(&mut self, date: HeaderValue) -> ResponseParts {
+        let reply = Reason::ResponseHeadersRemoved.reply();
+        let mut headers = HeaderMap::new();
+        let _ = headers.try_insert(DATE, date);
+        if let Some(server) = &self.downstream.worker.settings.server {
+            let _ = headers.try_insert(SERVER, server.clone());
+        }
+        self.upstream = Upstream::Over;
+        self.status = reply.status.as_u16();
+        ResponseParts { status: reply.status, headers, end: true }
+    }
+
+    fn reset_error(&mut self) -> io::Error {
+        let details = self.stream.reset_details();
+        self.finish();
+        io::Error::new(io::ErrorKind::ConnectionReset, details)
+    }
+
+    /// The end, once: filters, counters, access log.
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let worker = &self.downstream.worker;
+        let duration = self.started.elapsed();
+        let was_reply = self.stream.state() == StreamState::Replied;
+        let was_reset = self.stream.state() == StreamState::Reset;
+        self.stream.data_mut().info.duration = Some(duration);
+        self.stream.end();
+        worker.stats.requests_active.decrement();
+        worker.stats.count_response(self.status);
+        if was_reset {
+            worker.stats.resets.increment();
+        }
+        let data = self.stream.data();
+        if was_reply {
+            worker.gateway_stats.count_reply(&data.info.response_code_details);
+        }
+        worker.log(&Entry {
+            data: Some(data),
+            downstream_local: data.info.downstream_local,
+            downstream_remote: data.info.downstream_remote,
+            start: data.info.start,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            status: self.status,
+            flags: data.info.response_flags,
+            bytes_sent: 0,
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.finished {
+            let info = &mut self.stream.data_mut().info;
+            info.response_flags = "DC";
+            info.response_code_details = "downstream_remote_disconnect".into();
+            self.downstream.worker.stats.resets.increment();
+            self.finish();
+        }
+    }
+}
+
+/// A response head on its way to hyper.
+pub(crate) struct ResponseParts {
+    pub(crate) status: http::StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) end: bool,
+}

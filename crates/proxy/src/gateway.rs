@@ -1,0 +1,162 @@
+//! The control side's handle on the workers.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc;
+
+use crate::generation::Generation;
+use crate::settings::Settings;
+use crate::stats::GatewayStats;
+use crate::worker::{Command, Worker};
+
+/// Why the data path cannot do what it is told.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The system gives no thread or no event queue.
+    #[error("cannot start worker {index}: {source}")]
+    Worker {
+        /// Its number.
+        index: usize,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A listener's address cannot be bound. The other listeners work.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Connections that wait to be accepted, per worker and listener.
+const BACKLOG: i32 = 1024;
+
+/// The workers.
+#[derive(Debug)]
+pub struct Gateway {
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stats: Arc<GatewayStats>,
+    listening: Mutex<BTreeSet<SocketAddr>>,
+}
+
+impl Gateway {
+    /// Starts workers without a configuration.
+    ///
+    /// # Errors
+    /// [`GatewayError::Worker`]
+    pub fn start(workers: usize, settings: Settings) -> Result<Self, GatewayError> {
+        let (settings, stats) = (Arc::new(settings), GatewayStats::new(workers));
+        let mut senders = Vec::new();
+        let mut threads = Vec::new();
+        for index in 0..workers {
+            let error = |source| GatewayError::Worker { index, source };
+            let (sender, commands) = mpsc::unbounded_channel();
+            let (settings, stats) = (Arc::clone(&settings), Arc::clone(&stats));
+            let (ready, started) = std::sync::mpsc::channel();
+            let run = move || {
+                let runtime = match tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default())
+                {
+                    Ok(runtime) => runtime,
+                    Err(e) => return drop(ready.send(Err(e))),
+                };
+                let _ = ready.send(Ok(()));
+                runtime.block_on(Worker::new(index, settings, stats).run(commands));
+            };
+            let thread =
+                std::thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(error)?;
+            started.recv().unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(error)?;
+            senders.push(sender);
+            threads.push(thread);
+        }
+        Ok(Self { workers: senders, threads: Mutex::new(threads), stats, listening: Mutex::default() })
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Arc<GatewayStats> {
+        &self.stats
+    }
+
+    /// Addresses that are listened on.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        self.listening.lock().iter().copied().collect()
+    }
+
+    /// Makes a generation the one for new streams on every worker, then opens and closes listeners. Waits until all
+    /// workers have it. Listeners that cannot be opened are returned; they are tried again with the next generation.
+    pub async fn publish(&self, generation: Arc<Generation>) -> Vec<GatewayError> {
+        let (done, mut all_done) = mpsc::channel(1);
+        for worker in &self.workers {
+            // A worker that is gone is draining: the process ends.
+            let _ = worker.send(Command::Publish(Arc::clone(&generation), done.clone()));
+        }
+        drop(done);
+        // Nothing is ever sent: the channel closes when the last worker has dropped its end.
+        let _ = all_done.recv().await;
+        let names: BTreeSet<Arc<str>> =
+            generation.listeners.iter().flat_map(|l| l.routes.cluster_names()).collect();
+        self.stats.retain_clusters(|name| names.contains(name));
+        self.open_listeners(&generation)
+    }
+
+    fn open_listeners(&self, generation: &Generation) -> Vec<GatewayError> {
+        let wanted: BTreeSet<SocketAddr> = generation.listeners.iter().map(|l| l.address).collect();
+        let mut listening = self.listening.lock();
+        for address in listening.difference(&wanted) {
+            for worker in &self.workers {
+                let _ = worker.send(Command::StopListening(*address));
+            }
+        }
+        listening.retain(|address| wanted.contains(address));
+        let mut errors = Vec::new();
+        for address in wanted {
+            if listening.contains(&address) {
+                continue;
+            }
+            match self.workers.iter().map(|_| bind(address)).collect::<Result<Vec<_>, _>>() {
+                Ok(sockets) => {
+                    for (worker, socket) in self.workers.iter().zip(sockets) {
+                        let _ = worker.send(Command::Listen(address, socket));
+                    }
+                    listening.insert(address);
+                }
+                Err(source) => errors.push(GatewayError::Bind { address, source }),
+            }
+        }
+        errors
+    }
+
+    /// Stops accepting, lets connections end, and waits for the workers.
+    pub async fn drain(&self) {
+        let (done, mut all_done) = mpsc::channel(1);
+        for worker in &self.workers {
+            let _ = worker.send(Command::Drain(done.clone()));
+        }
+        drop(done);
+        let _ = all_done.recv().await;
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
+        let _ = joined.await;
+    }
+}
+
+/// A socket of its own for each worker: the kernel spreads connections over them, and no worker waits for another.
+fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,110 @@
+//! A downstream connection as hyper wants it: with bytes that were read to tell the protocol put before the rest.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::AsyncWrite as _;
+use tokio::net::TcpStream;
+
+/// What every HTTP/2 connection begins with.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Whether a connection speaks HTTP/2 with prior knowledge, and what was read to find out.
+pub(crate) async fn detect(stream: &TcpStream) -> io::Result<(bool, Bytes)> {
+    let mut read = BytesMut::with_capacity(8 << 10);
+    loop {
+        stream.readable().await?;
+        match stream.try_read_buf(&mut read) {
+            Ok(0) => return Ok((false, read.freeze())),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(e) => return Err(e),
+        }
+        let seen = read.len().min(H2_PREFACE.len());
+        if read.get(..seen) != H2_PREFACE.get(..seen) {
+            return Ok((false, read.freeze()));
+        }
+        if read.len() >= H2_PREFACE.len() {
+            return Ok((true, read.freeze()));
+        }
+    }
+}
+
+/// Answers in HTTP/1.1 whatever the client spoke: RFC 9110 §2.5 wants the server's own version, hyper uses the client's.
+pub(crate) type AnswerAsHttp11 = Rc<Cell<bool>>;
+
+/// The connection.
+#[derive(Debug)]
+pub(crate) struct DownstreamIo {
+    stream: TcpStream,
+    prefix: Bytes,
+    answer_as_http11: AnswerAsHttp11,
+}
+
+impl DownstreamIo {
+    pub(crate) fn new(stream: TcpStream, prefix: Bytes, answer_as_http11: AnswerAsHttp11) -> Self {
+        Self { stream, prefix, answer_as_http11 }
+    }
+}
+
+impl Read for DownstreamIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let take = self.prefix.len().min(buf.remaining());
+            buf.put_slice(self.prefix.get(..take).unwrap_or_default());
+            self.prefix.advance(take);
+            return Poll::Ready(Ok(()));
+        }
+        let mut io = hyper_util::rt::TokioIo::new(&mut self.stream);
+        Pin::new(&mut io).poll_read(cx, buf)
+    }
+}
+
+impl Write for DownstreamIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.answer_as_http11.get()
+            && let Some(rest) = buf.strip_prefix(b"HTTP/1.0")
+        {
+            let patched = [b"HTTP/1.1", rest].concat();
+            let written = Pin::new(&mut self.stream).poll_write(cx, &patched);
+            if matches!(written, Poll::Ready(Ok(_))) {
+                self.answer_as_http11.set(false);
+            }
+            return written;
+        }
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.answer_as_http11.get() {
+            let first = bufs.iter().find(|b| !b.is_empty()).map_or(&[][..], |b| b);
+            return self.poll_write(cx, first);
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}

@@ -1,0 +1,30 @@
+//! The data path: listeners, codecs, routing, filter chains, upstream connections, access log.
+//!
+//! Every worker is a thread with its own runtime, sockets, connection pools and VMs; a connection never leaves its
+//! worker. Shared between workers are the [`Generation`] (immutable), counters (one shard each) and the log's writer.
+//! Where to start reading: `exchange` is the one loop that every stream runs through, whatever the protocols on its two
+//! sides; `connection` is what stands before it, `upstream` what stands behind it.
+#![warn(missing_docs)]
+
+mod access_log;
+mod body;
+mod chain;
+mod clock;
+mod connection;
+mod exchange;
+mod gateway;
+mod generation;
+mod io;
+mod reason;
+mod request;
+mod settings;
+mod stats;
+mod upstream;
+mod worker;
+
+pub use access_log::{AccessLogError, AccessLogSink};
+pub use clock::civil as civil_date;
+pub use gateway::{Gateway, GatewayError};
+pub use generation::{ChainStep, Generation, GenerationListener};
+pub use settings::Settings;
+pub use stats::{ClusterCounters, ClusterStats, Counter, GatewayStats, WorkerStats};

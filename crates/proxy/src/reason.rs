@@ -1,0 +1,107 @@
+//! Why a request was answered as it was: one closed list for response code details, flags and metric labels, and the
+//! reason phrases that Envoy puts on the wire.
+
+use http::StatusCode;
+use wasmgate_stream::LocalReply;
+
+/// Answers of the proxy itself (spec: wasmplugin-and-routing §3.17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// HTTP/1.0 is not served.
+    LowVersion,
+    /// HTTP/1.1 without `host`.
+    MissingHost,
+    /// No route matches.
+    RouteNotFound,
+    /// The route's backend reference is broken.
+    BackendInvalid,
+    /// The cluster has no endpoint.
+    NoHealthyUpstream,
+    /// The endpoint does not take the connection.
+    ConnectionFailure,
+    /// The endpoint does not take the connection in time.
+    ConnectionTimeout,
+    /// The endpoint closed before it answered.
+    ConnectionTermination,
+    /// The endpoint's answer is no HTTP.
+    UpstreamProtocolError,
+    /// A filter took away what a request needs.
+    RequestHeadersRemoved,
+    /// A filter took away what a response needs.
+    ResponseHeadersRemoved,
+    /// CONNECT is not served.
+    ConnectUnsupported,
+}
+
+impl Reason {
+    /// The answer.
+    pub(crate) fn reply(self) -> LocalReply {
+        let (status, flags, details, body) = match self {
+            Self::LowVersion => (426, "DPE", "low_version", "Upgrade Required"),
+            Self::MissingHost => (400, "", "missing_host_header", ""),
+            Self::RouteNotFound => (404, "NR", "route_not_found", ""),
+            Self::BackendInvalid => (500, "NC", "cluster_not_found", ""),
+            Self::NoHealthyUpstream => (503, "UH", "no_healthy_upstream", "no healthy upstream"),
+            Self::ConnectionFailure => (
+                503,
+                "UF",
+                "upstream_reset_before_response_started{remote_connection_failure}",
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+            ),
+            Self::ConnectionTimeout => (
+                503,
+                "UF",
+                "upstream_reset_before_response_started{connection_timeout}",
+                "upstream connect error or disconnect/reset before headers. reset reason: connection timeout",
+            ),
+            Self::ConnectionTermination => (
+                503,
+                "UC",
+                "upstream_reset_before_response_started{connection_termination}",
+                "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+            ),
+            Self::UpstreamProtocolError => (
+                502,
+                "UPE",
+                "upstream_reset_before_response_started{protocol_error}",
+                "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
+            ),
+            Self::RequestHeadersRemoved => (
+                503,
+                "DPE",
+                "filter_removed_required_request_headers{missing_required_header}",
+                "missing required header",
+            ),
+            Self::ResponseHeadersRemoved => (
+                502,
+                "UPE",
+                "filter_removed_required_response_headers{missing_required_header}",
+                "missing required header: :status",
+            ),
+            Self::ConnectUnsupported => (405, "", "connect_unsupported", ""),
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut reply = LocalReply::new(status, flags, details, body);
+        if !body.is_empty() {
+            // Envoy's own texts begin with these two, in this order.
+            reply.headers.push((b"content-length".to_vec(), body.len().to_string().into_bytes()));
+            reply.headers.push((b"content-type".to_vec(), b"text/plain".to_vec()));
+        }
+        reply
+    }
+}
+
+/// The phrase that Envoy sends with a status; `None` where the HTTP library's own is the same.
+pub(crate) fn phrase(status: StatusCode) -> Option<&'static [u8]> {
+    match status.as_u16() {
+        // Statuses that Envoy has no words for.
+        209..=225 | 227..=299 | 306 | 309..=399 | 418..=420 | 427 | 430 | 432..=499 | 509 | 512..=599 => {
+            Some(b"Unknown")
+        }
+        302 => Some(b"Found"),
+        413 => Some(b"Payload Too Large"),
+        416 => Some(b"Range Not Satisfiable"),
+        505 => Some(b"HTTP Version Not Supported"),
+        _ => None,
+    }
+}

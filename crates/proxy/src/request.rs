@@ -1,0 +1,220 @@
+//! From what the client sent to what filters and the upstream see.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
+use http::{Method, Uri, Version};
+use http_body::Body as _;
+use hyper::Request;
+use hyper::body::Incoming;
+use wasmgate_stream::RequestHead;
+
+use crate::reason::Reason;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+
+/// A request that may enter the chain.
+pub(crate) struct Accepted {
+    pub(crate) head: RequestHead,
+    pub(crate) body: Option<Incoming>,
+}
+
+/// Checks a request and makes its head canonical. `peer`: the client's address as a header value.
+pub(crate) fn accept(request: Request<Incoming>, peer: &HeaderValue) -> Result<Accepted, Reason> {
+    let (parts, body) = request.into_parts();
+    if parts.version == Version::HTTP_10 || parts.version == Version::HTTP_09 {
+        return Err(Reason::LowVersion);
+    }
+    if parts.method == Method::CONNECT {
+        return Err(Reason::ConnectUnsupported);
+    }
+    let mut headers = parts.headers;
+    let authority = authority(&parts.uri, &headers).ok_or(Reason::MissingHost)?;
+    let has_body = !body.is_end_stream();
+    remove_hop_by_hop(&mut headers);
+    // The codec has decided where the body ends; a length that it did not use must not be read by anybody else.
+    if has_body && body.size_hint().exact().is_none() {
+        headers.remove(CONTENT_LENGTH);
+    }
+    add_forwarding(&mut headers, peer);
+    let normalised = normalise(parts.uri.path_and_query().map_or("/", |p| p.as_str()));
+    let mut head = RequestHead::new(parts.method, parts.uri, Some(authority), headers);
+    if let Some(path) = normalised.and_then(|p| HeaderValue::from_str(&p).ok()) {
+        head.set_path(path);
+    }
+    Ok(Accepted { head, body: has_body.then_some(body) })
+}
+
+/// The target's authority wins over `host` (RFC 9112 §3.2.2).
+fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
+    if let Some(authority) = uri.authority() {
+        // Without user information, which is for nobody behind us.
+        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+        return HeaderValue::from_str(host).ok();
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    let first = hosts.next().filter(|v| !v.is_empty())?;
+    // Two hosts are two readings.
+    hosts.next().is_none().then(|| first.clone())
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(value) = headers.get(CONNECTION) {
+        // The usual words name nothing that would be passed on; only others need the map searched.
+        let named: Vec<HeaderName> = value
+            .as_bytes()
+            .split(|b| *b == b',')
+            .map(<[u8]>::trim_ascii)
+            .filter(|t| !t.eq_ignore_ascii_case(b"close") && !t.eq_ignore_ascii_case(b"keep-alive"))
+            .filter_map(|t| HeaderName::from_bytes(t).ok())
+            // These two carry the request itself and cannot be hop-by-hop.
+            .filter(|n| *n != HOST && *n != CONTENT_LENGTH)
+            .collect();
+        headers.remove(CONNECTION);
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in [TRANSFER_ENCODING, EXPECT] {
+        headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection"] {
+        headers.remove(name);
+    }
+}
+
+/// What Envoy adds at the edge, in its order.
+fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue) {
+    let forwarded_for = match headers.get(X_FORWARDED_FOR) {
+        Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), b",", peer.as_bytes()].concat())
+            .unwrap_or_else(|_| peer.clone()),
+        None => peer.clone(),
+    };
+    let mut set = |name: HeaderName, value: HeaderValue| drop(headers.try_insert(name, value));
+    set(X_FORWARDED_FOR, forwarded_for);
+    set(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    set(X_ENVOY_EXTERNAL_ADDRESS, peer.clone());
+    // A client outside must not choose the id under which others find its request.
+    set(X_REQUEST_ID, request_id());
+    headers.remove(X_ENVOY_ATTEMPT_COUNT);
+    headers.remove(X_ENVOY_INTERNAL);
+}
+
+/// A version 4 UUID. It is a name, not a secret: a fast generator will do.
+fn request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    const VARIANTS: &[u8; 4] = b"89ab";
+    let mut random = fastrand::u128(..);
+    let mut text = [b'-'; 36];
+    for (i, byte) in text.iter_mut().enumerate() {
+        let nibble = (random & 0xf) as usize;
+        *byte = match i {
+            8 | 13 | 18 | 23 => continue,
+            14 => b'4',
+            19 => VARIANTS.get(nibble & 3).copied().unwrap_or(b'8'),
+            _ => DIGITS.get(nibble).copied().unwrap_or(b'0'),
+        };
+        random >>= 4;
+    }
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+/// Envoy's `normalize_path`: `\` is `/`, dot segments are resolved (RFC 3986 §5.2.4). `None`: nothing to change.
+pub(crate) fn normalise(path_and_query: &str) -> Option<String> {
+    let (path, query) = match path_and_query.find(['?', '#']) {
+        Some(at) => path_and_query.split_at(at),
+        None => (path_and_query, ""),
+    };
+    if !path.contains("/.") && !path.contains('\\') && !path.contains("%2e") && !path.contains("%2E") {
+        return None;
+    }
+    let slashes = path.replace('\\', "/").replace("%2e", ".").replace("%2E", ".");
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = slashes.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    let out = format!("/{}{query}", kept.join("/"));
+    (out != path_and_query).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dot_segments_are_resolved() {
+        for (path, wanted) in [
+            ("/a/../b", Some("/b")),
+            ("/a/./b?x=/../y", Some("/a/b?x=/../y")),
+            ("/../../etc/passwd", Some("/etc/passwd")),
+            ("/a/..", Some("/")),
+            ("/a/b/.", Some("/a/b/")),
+            ("/a\\..\\b", Some("/b")),
+            ("/a/%2e%2E/b", Some("/b")),
+            ("/a//b", None),
+            ("/.well-known/x", None),
+            ("/a/..b", None),
+        ] {
+            assert_eq!(normalise(path).as_deref(), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_a_version_4_uuid() {
+        let id = request_id();
+        let text = id.to_str().unwrap();
+        assert_eq!((text.len(), &text[14..15]), (36, "4"));
+        assert!("89ab".contains(&text[19..20]));
+        assert_ne!(id, request_id());
+    }
+
+    #[test]
+    fn headers_that_connection_names_go_no_further() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, x-hop, content-length"),
+            ("x-hop", "1"),
+            ("content-length", "3"),
+            ("keep-alive", "5"),
+            ("expect", "100-continue"),
+            ("x-a", "1"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        remove_hop_by_hop(&mut headers);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-length", "x-a"]);
+    }
+
+    #[test]
+    fn forwarding_headers_in_envoys_order() {
+        let mut headers = HeaderMap::new();
+        headers.insert("accept", HeaderValue::from_static("*/*"));
+        headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1.2.3.4"));
+        add_forwarding(&mut headers, &HeaderValue::from_static("127.0.0.1"));
+        assert_eq!(headers[X_FORWARDED_FOR], "1.2.3.4,127.0.0.1");
+        let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(
+            names,
+            ["accept", "x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address", "x-request-id"]
+        );
+    }
+}

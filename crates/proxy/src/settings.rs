@@ -1,0 +1,56 @@
+//! What an operator sets for the data path as a whole.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use wasmgate_stream::StreamLimits;
+
+use crate::access_log::AccessLogSink;
+
+/// Settings that are the same for every listener and worker.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Value of the `server` header on every response; `None` passes the upstream's on.
+    pub server: Option<HeaderValue>,
+    /// Where access log lines go; `None` for nowhere.
+    pub access_log: Option<AccessLogSink>,
+    /// Bounds of one stream.
+    pub stream: StreamLimits,
+    /// Size of a request head, bytes. Over it: 431.
+    pub request_head_bytes_max: usize,
+    /// Headers of a request. Over it: 431.
+    pub request_headers_max: usize,
+    /// Size of a response head, bytes. Over it: 502.
+    pub response_head_bytes_max: usize,
+    /// Until a request head is complete. Over it: the connection is closed.
+    pub request_head_time_max: Duration,
+    /// Until a connection to an endpoint stands. Over it: 503.
+    pub connect_time_max: Duration,
+    /// An upstream connection that nobody uses is closed after this.
+    pub upstream_idle_max: Duration,
+    /// Upstream connections that nobody uses, per worker and endpoint.
+    pub upstream_idle_connections_max: usize,
+    /// Streams at the same time on one HTTP/2 connection.
+    pub http2_streams_max: u32,
+    /// How long connections may go on after a shutdown has begun.
+    pub drain_time_max: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            server: Some(HeaderValue::from_static("wasmgate")),
+            access_log: None,
+            stream: StreamLimits::default(),
+            request_head_bytes_max: 60 << 10,
+            request_headers_max: 100,
+            response_head_bytes_max: 60 << 10,
+            request_head_time_max: Duration::from_secs(60),
+            connect_time_max: Duration::from_secs(10),
+            upstream_idle_max: Duration::from_secs(60),
+            upstream_idle_connections_max: 256,
+            http2_streams_max: 100,
+            drain_time_max: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! One connection to an endpoint.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::Method;
+use tokio::net::TcpStream;
+use wasmgate_stream::RequestHead;
+
+use super::chunked::{Chunk, ChunkError};
+use super::encode::{self, BodyFraming, CHUNK_END, EncodeError, LAST_CHUNK};
+use super::head::{self, Framing, Head, HeadError};
+
+/// Size of a read, bytes: grows while the endpoint fills it.
+const READ_BYTES_MIN: usize = 8 << 10;
+const READ_BYTES_MAX: usize = 128 << 10;
+/// Parts of one vectored write.
+const WRITE_SLICES: usize = 16;
+
+/// What went wrong with a connection; it cannot be used again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the endpoint closed the connection")]
+    Closed,
+    #[error("{0}")]
+    Head(#[from] HeadError),
+    #[error("{0}")]
+    Chunk(#[from] ChunkError),
+    #[error("the request body is longer or shorter than its content-length")]
+    RequestLength,
+}
+
+/// A piece of a response.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// Body bytes; with `true` the last ones.
+    Data(Bytes, bool),
+    /// The body is over.
+    End,
+}
+
+/// A connection and the exchange on it.
+#[derive(Debug)]
+pub(crate) struct UpstreamConnection {
+    stream: TcpStream,
+    pub(crate) address: SocketAddr,
+    pub(crate) local: Option<SocketAddr>,
+    /// Has served a request before: it may have been closed while it was idle.
+    pub(crate) reused: bool,
+    pub(crate) idle_since: Instant,
+    input: BytesMut,
+    read_bytes: usize,
+    output: VecDeque<Bytes>,
+    request: BodyFraming,
+    request_done: bool,
+    response: Framing,
+    keep_alive: bool,
+    head_done: bool,
+    response_done: bool,
+    /// Any byte of the response has arrived.
+    pub(crate) answered: bool,
+}
+
+impl UpstreamConnection {
+    pub(crate) fn new(stream: TcpStream, address: SocketAddr, now: Instant) -> Self {
+        let local = stream.local_addr().ok();
+        Self {
+            stream,
+            address,
+            local,
+            reused: false,
+            idle_since: now,
+            input: BytesMut::new(),
+            read_bytes: READ_BYTES_MIN,
+            output: VecDeque::new(),
+            request: BodyFraming::Empty,
+            request_done: false,
+            response: Framing::Empty,
+            keep_alive: false,
+            head_done: false,
+            response_done: false,
+            answered: false,
+        }
+    }
+
+    /// Whether an idle connection still stands. Bytes that nobody asked for make it useless too.
+    pub(crate) fn is_alive(&self) -> bool {
+        let mut byte = [0];
+        matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Begins an exchange.
+    pub(crate) fn start(
+        &mut self,
+        request: &RequestHead,
+        end: bool,
+        attempt: u32,
+    ) -> Result<(), EncodeError> {
+        let mut out = BytesMut::with_capacity(1024);
+        self.request = encode::head(&mut out, request, end, attempt)?;
+        self.output.clear();
+        self.output.push_back(out.freeze());
+        self.request_done = end;
+        (self.head_done, self.response_done, self.answered) = (false, false, false);
+        Ok(())
+    }
+
+    /// Queues a piece of the request body.
+    pub(crate) fn queue(&mut self, bytes: Bytes, end: bool) -> Result<(), UpstreamError> {
+        match &mut self.request {
+            BodyFraming::Empty if bytes.is_empty() => {}
+            BodyFraming::Empty => return Err(UpstreamError::RequestLength),
+            BodyFraming::Length(left) => {
+                // Bytes beyond the length would be the beginning of somebody else's request.
+                *left = left.checked_sub(bytes.len() as u64).ok_or(UpstreamError::RequestLength)?;
+                if end && *left > 0 {
+                    return Err(UpstreamError::RequestLength);
+                }
+                if !bytes.is_empty() {
+                    self.output.push_back(bytes);
+                }
+            }
+            BodyFraming::Chunked => {
+                if !bytes.is_empty() {
+                    self.output.push_back(encode::chunk_start(bytes.len()));
+                    self.output.push_back(bytes);
+                    self.output.push_back(CHUNK_END);
+                }
+                if end {
+                    self.output.push_back(LAST_CHUNK);
+                }
+            }
+        }
+        self.request_done |= end;
+        Ok(())
+    }
+
+    /// Pieces that wait to be written.
+    pub(crate) fn queued(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Writes what is queued.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+            let mut used = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.output) {
+                *slice = IoSlice::new(bytes);
+                used += 1;
+            }
+            let slices = slices.get(..used).unwrap_or_default();
+            match self.stream.try_write_vectored(slices) {
+                Ok(written) => self.consume(written),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_write_ready(cx))?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn consume(&mut self, mut written: usize) {
+        while let Some(front) = self.output.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                return;
+            }
+            written -= front.len();
+            self.output.pop_front();
+        }
+    }
+
+    /// Reads more input; `false` at the end of the connection.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            self.input.reserve(self.read_bytes);
+            let before = self.input.len();
+            match self.stream.try_read_buf(&mut self.input) {
+                Ok(0) => return Poll::Ready(Ok(false)),
+                Ok(read) => {
+                    self.answered = true;
+                    if before == 0 && read >= self.read_bytes {
+                        self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+                    }
+                    return Poll::Ready(Ok(true));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_read_ready(cx))?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+
+    /// The response head.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        bytes_max: usize,
+    ) -> Poll<Result<Head, UpstreamError>> {
+        loop {
+            if !self.input.is_empty()
+                && let Some(mut head) = head::take(&mut self.input, method, bytes_max)?
+            {
+                self.head_done = true;
+                self.keep_alive = head.keep_alive;
+                self.response = std::mem::replace(&mut head.framing, Framing::Empty);
+                self.response_done = matches!(self.response, Framing::Empty);
+                return Poll::Ready(Ok(head));
+            }
+            if !ready!(self.poll_fill(cx))? {
+                return Poll::Ready(Err(UpstreamError::Closed));
+            }
+        }
+    }
+
+    pub(crate) fn is_head_done(&self) -> bool {
+        self.head_done
+    }
+
+    /// Whether the response is complete.
+    pub(crate) fn is_response_done(&self) -> bool {
+        self.response_done
+    }
+
+    /// The next piece of the response body.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, UpstreamError>> {
+        loop {
+            match &mut self.response {
+                Framing::Empty => {
+                    self.response_done = true;
+                    return Poll::Ready(Ok(Received::End));
+                }
+                Framing::Length(left) => {
+                    if !self.input.is_empty() {
+                        let take = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
+                        *left -= take as u64;
+                        self.response_done = *left == 0;
+                        return Poll::Ready(Ok(Received::Data(
+                            self.input.split_to(take).freeze(),
+                            self.response_done,
+                        )));
+                    }
+                }
+                Framing::Chunked(decoder) => match decoder.decode(&mut self.input)? {
+                    Chunk::Data(bytes) => return Poll::Ready(Ok(Received::Data(bytes, false))),
+                    Chunk::End => {
+                        self.response_done = true;
+                        return Poll::Ready(Ok(Received::End));
+                    }
+                    Chunk::Incomplete => {}
+                },
+                Framing::UntilClose => {
+                    if !self.input.is_empty() {
+                        return Poll::Ready(Ok(Received::Data(self.input.split().freeze(), false)));
+                    }
+                }
+            }
+            if !ready!(self.poll_fill(cx))? {
+                if matches!(self.response, Framing::UntilClose) {
+                    self.response_done = true;
+                    return Poll::Ready(Ok(Received::End));
+                }
+                return Poll::Ready(Err(UpstreamError::Closed));
+            }
+        }
+    }
+
+    /// Whether another exchange can follow: both messages are complete and nothing else has come.
+    pub(crate) fn is_reusable(&self) -> bool {
+        self.keep_alive
+            && self.request_done
+            && self.response_done
+            && self.output.is_empty()
+            && self.input.is_empty()
+    }
+}
