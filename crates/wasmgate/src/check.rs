@@ -1,0 +1,64 @@
+//! `wasmgate check`: everything that `run` would refuse or warn about.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use wasmgate_config::{FolderSource, Severity, Store, compile};
+
+use crate::cli::{CheckArguments, say};
+use crate::convert;
+use crate::error::CommandError;
+use crate::logging::{Level, LogLevels};
+use crate::run::{PluginParts, host_env, identity};
+
+/// Exit status when something is wrong.
+const EXIT_FINDINGS: u8 = 1;
+
+pub(crate) async fn check(arguments: &CheckArguments) -> Result<ExitCode, CommandError> {
+    let config = &arguments.config;
+    let files = FolderSource::new(config.config.clone()).read()?;
+    let mut store = Store::default();
+    let mut diagnostics = store.replace(&files);
+    let (snapshot, more) = compile(&store.resources(), &identity(config));
+    diagnostics.extend(more);
+    diagnostics.sort_by(|a, b| (&a.file, a.position).cmp(&(&b.file, b.position)));
+    for diagnostic in &diagnostics {
+        say(&diagnostic.to_string());
+    }
+    let warnings = diagnostics.iter().filter(|d| d.severity == Severity::Warning).count();
+    let mut errors = diagnostics.len() - warnings;
+    if snapshot.listeners.is_empty() {
+        say("warning: no Gateway has a listener: nothing would be served");
+    }
+    if !arguments.offline && !snapshot.plugins.is_empty() {
+        let parts = PluginParts::new(config, &LogLevels::new(Level::Off), 1)?;
+        let env = host_env(config);
+        for spec in &snapshot.plugins {
+            let definition = Arc::new(convert::definition(spec, &env));
+            // An unusable secret has been reported with its place in the manifest.
+            if definition.secret_error.is_some() {
+                continue;
+            }
+            if let Err(error) = parts.manager.try_load(&definition).await {
+                let (file, at) = (&spec.file, spec.position);
+                say(&format!(
+                    "{file}:{}:{}: error: {}: {}: {error}",
+                    at.line,
+                    at.column,
+                    spec.resource,
+                    error.reason()
+                ));
+                errors += 1;
+            }
+        }
+    }
+    let routes: usize = snapshot.listeners.iter().map(|l| l.routes.len()).sum();
+    say(&format!(
+        "{} files, {} listeners, {routes} routes, {} clusters, {} plug-ins: {errors} errors, {warnings} warnings",
+        files.len(),
+        snapshot.listeners.len(),
+        snapshot.clusters.len(),
+        snapshot.plugins.len()
+    ));
+    Ok(if errors > 0 { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
+}

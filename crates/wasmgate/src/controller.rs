@@ -1,0 +1,180 @@
+//! The loop that keeps the data path configured: files → resources → snapshot → plug-ins → generation.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmgate_artifact::Store as ModuleStore;
+use wasmgate_config::{
+    Diagnostic, FolderError, FolderSource, GatewayIdentity, Severity, Snapshot, Store, compile,
+};
+use wasmgate_plugin::{PluginDefinition, PluginManager, PluginView};
+use wasmgate_proxy::{ChainStep, Gateway, Generation, GenerationListener};
+
+use crate::convert;
+use crate::error::CommandError;
+use crate::shared::Shared;
+
+/// How often unused modules are looked for.
+const GARBAGE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// The parts that a controller connects.
+pub(crate) struct Controller {
+    pub(crate) source: FolderSource,
+    pub(crate) identity: GatewayIdentity,
+    pub(crate) host_env: Vec<(String, String)>,
+    pub(crate) manager: PluginManager,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) modules: Arc<ModuleStore>,
+    pub(crate) store: Store,
+    pub(crate) published: Published,
+}
+
+/// What the workers have, to tell whether something has changed.
+#[derive(Default)]
+pub(crate) struct Published {
+    id: u64,
+    snapshot: Option<Arc<Snapshot>>,
+    /// Plug-ins by name with the number of the version that serves.
+    versions: BTreeMap<Arc<str>, (Option<u64>, bool)>,
+}
+
+impl Controller {
+    /// Brings everything up once: reads, loads, waits, publishes.
+    pub(crate) async fn start(&mut self, wait: Duration) -> Result<(), CommandError> {
+        self.reload()?;
+        if !self.manager.settled(wait).await {
+            tracing::warn!(target: "main", "some plug-ins are not ready after {wait:?}: the gateway starts without them and their fail strategy applies");
+        }
+        let errors = self.publish(true).await;
+        let has_listeners = !self.shared.current().snapshot.listeners.is_empty();
+        if !has_listeners {
+            tracing::warn!(target: "config", "no Gateway has a listener: nothing is served until one appears");
+        } else if self.gateway.listening().is_empty() {
+            return errors.into_iter().next().map_or(Err(CommandError::NoListener), |e| Err(e.into()));
+        }
+        Ok(())
+    }
+
+    /// Follows changes until the process ends.
+    pub(crate) async fn run(mut self) -> Result<(), CommandError> {
+        let (watcher, mut files) = self.source.watch()?;
+        let mut plugins = self.manager.changes();
+        let mut garbage = tokio::time::interval(GARBAGE_INTERVAL);
+        // A change between the first read and the watch would be missed.
+        self.reload_and_publish().await;
+        loop {
+            tokio::select! {
+                Some(()) = files.recv() => self.reload_and_publish().await,
+                Ok(()) = plugins.changed() => drop(self.publish(false).await),
+                _ = garbage.tick() => {
+                    let removed = self.modules.collect_garbage(&self.manager.modules_in_use());
+                    if removed > 0 {
+                        tracing::info!(target: "main", "removed {removed} modules that nothing has used for a day");
+                    }
+                }
+                else => break,
+            }
+        }
+        drop(watcher);
+        Ok(())
+    }
+
+    async fn reload_and_publish(&mut self) {
+        match self.reload() {
+            Ok(()) => drop(self.publish(false).await),
+            Err(e) => {
+                tracing::error!(target: "config", "{e}; the configuration that was read before goes on serving")
+            }
+        }
+    }
+
+    /// Reads the files and tells the plug-in manager what should be.
+    fn reload(&mut self) -> Result<(), FolderError> {
+        let files = self.source.read()?;
+        let mut diagnostics = self.store.replace(&files);
+        let (snapshot, more) = compile(&self.store.resources(), &self.identity);
+        diagnostics.extend(more);
+        self.report(&diagnostics);
+        let definitions: Vec<Arc<PluginDefinition>> =
+            snapshot.plugins.iter().map(|spec| Arc::new(convert::definition(spec, &self.host_env))).collect();
+        let snapshot = Arc::new(snapshot);
+        self.shared.update(|current| {
+            current.snapshot = Arc::clone(&snapshot);
+            current.diagnostics = diagnostics;
+        });
+        self.manager.apply(&definitions);
+        Ok(())
+    }
+
+    /// Logs findings that were not there before.
+    fn report(&self, diagnostics: &[Diagnostic]) {
+        let old = self.shared.current().diagnostics;
+        for diagnostic in diagnostics.iter().filter(|d| !old.contains(d)) {
+            match diagnostic.severity {
+                Severity::Error => {
+                    tracing::error!(target: "config", "{diagnostic}; the last good version, if there is one, goes on serving")
+                }
+                Severity::Warning => tracing::warn!(target: "config", "{diagnostic}"),
+            }
+        }
+        let gone = old.iter().filter(|d| d.severity == Severity::Error && !diagnostics.contains(d)).count();
+        if gone > 0 && !diagnostics.iter().any(|d| d.severity == Severity::Error) {
+            tracing::info!(target: "config", "all manifests are valid again");
+        }
+    }
+
+    /// Publishes a generation if something has changed.
+    async fn publish(&mut self, starting: bool) -> Vec<wasmgate_proxy::GatewayError> {
+        let snapshot = self.shared.current().snapshot;
+        let view = self.manager.view();
+        let versions: BTreeMap<Arc<str>, (Option<u64>, bool)> = view
+            .iter()
+            .map(|(name, v)| (Arc::clone(name), (v.serving.as_ref().map(|s| s.id), v.settled)))
+            .collect();
+        let same = self.published.snapshot.as_ref().is_some_and(|s| Arc::ptr_eq(s, &snapshot));
+        if same && versions == self.published.versions {
+            return Vec::new();
+        }
+        let id = self.published.id + 1;
+        let generation = Arc::new(self.generation(id, &snapshot, &view, starting));
+        let errors = self.gateway.publish(generation).await;
+        for error in &errors {
+            tracing::error!(target: "main", "{error}");
+        }
+        self.published = Published { id, snapshot: Some(snapshot), versions };
+        self.shared.update(|current| current.generation = id);
+        errors
+    }
+
+    fn generation(
+        &self,
+        id: u64,
+        snapshot: &Snapshot,
+        view: &BTreeMap<Arc<str>, PluginView>,
+        starting: bool,
+    ) -> Generation {
+        let in_chain_before: HashSet<&Arc<str>> = self.published.versions.keys().collect();
+        let step = |index: &usize| {
+            let spec = snapshot.plugins.get(*index)?;
+            let plugin = view.get(&spec.name)?;
+            match &plugin.serving {
+                Some(version) => Some(ChainStep::Plugin(Arc::clone(version))),
+                // A plug-in that was just added joins the chain once it is decided about: never half of it.
+                None if !plugin.settled && !starting && !in_chain_before.contains(&spec.name) => None,
+                None => Some(ChainStep::Unavailable {
+                    name: Arc::clone(&spec.name),
+                    fail_strategy: plugin.fail_strategy,
+                }),
+            }
+        };
+        let listener = |l: &wasmgate_config::Listener| GenerationListener {
+            name: Arc::clone(&l.name),
+            address: l.address,
+            routes: Arc::clone(&l.routes),
+            chain: l.plugins.iter().filter_map(step).collect(),
+        };
+        Generation { id, listeners: snapshot.listeners.iter().map(listener).collect() }
+    }
+}

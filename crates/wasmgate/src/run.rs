@@ -1,0 +1,196 @@
+//! `wasmgate run`: a gateway from its parts.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use tokio::signal::unix::{SignalKind, signal};
+use wasmgate_artifact::{
+    ChildCompiler, CompileCache, CompileLimits, Fetcher, FetcherOptions, Store as ModuleStore,
+};
+use wasmgate_config::{FolderSource, GatewayIdentity, Store};
+use wasmgate_host::{Engine, EpochTicker};
+use wasmgate_plugin::{Compiler, ManagerOptions, PluginLog, PluginManager};
+use wasmgate_proxy::{AccessLogSink, Gateway, Settings};
+
+use crate::admin::{self, AdminState};
+use crate::cli::{ConfigArguments, ProcessArguments, RunArguments};
+use crate::controller::{Controller, Published};
+use crate::error::CommandError;
+use crate::logging::{self, LogLevels};
+use crate::shared::{ServerState, Shared};
+
+/// What `run` and `check` both need to load plug-ins.
+pub(crate) struct PluginParts {
+    pub(crate) manager: PluginManager,
+    pub(crate) modules: Arc<ModuleStore>,
+    /// Keeps time for plug-ins while it lives.
+    _ticker: EpochTicker,
+}
+
+impl PluginParts {
+    pub(crate) fn new(
+        config: &ConfigArguments,
+        levels: &LogLevels,
+        workers: usize,
+    ) -> Result<Self, CommandError> {
+        let cache = config.cache_dir.clone().unwrap_or_else(default_cache_dir);
+        let engine = Engine::new()?;
+        let ticker =
+            EpochTicker::start(engine.clone()).map_err(CommandError::io("cannot start the epoch thread"))?;
+        let modules = Arc::new(ModuleStore::open(&cache)?);
+        let options = FetcherOptions {
+            plain_http_registries: config.insecure_registry.clone(),
+            ..FetcherOptions::default()
+        };
+        let fetcher =
+            Fetcher::new(Arc::clone(&modules), options).map_err(|e| CommandError::Tls(e.to_string()))?;
+        let program = std::env::current_exe().map_err(CommandError::io("cannot find my own program"))?;
+        let compiler = Compiler::Child {
+            compiler: ChildCompiler::new(program, CompileLimits::default()),
+            cache: CompileCache::open(&cache.join("compiled"))?,
+        };
+        let services = Arc::new(PluginLog::new(levels.wasm_cell()));
+        let manager = PluginManager::new(ManagerOptions {
+            engine,
+            fetcher: Arc::new(fetcher),
+            compiler,
+            services,
+            workers,
+        });
+        Ok(Self { manager, modules, _ticker: ticker })
+    }
+}
+
+/// `$XDG_CACHE_HOME/wasmgate`, `~/.cache/wasmgate`, or a folder for temporary files.
+fn default_cache_dir() -> PathBuf {
+    let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
+    base.unwrap_or_else(std::env::temp_dir).join("wasmgate")
+}
+
+pub(crate) fn identity(config: &ConfigArguments) -> GatewayIdentity {
+    GatewayIdentity {
+        namespace: config.namespace.as_str().into(),
+        root_namespace: config.root_namespace.as_str().into(),
+        labels: config.labels.0.clone(),
+    }
+}
+
+pub(crate) fn host_env(config: &ConfigArguments) -> Vec<(String, String)> {
+    config
+        .allow_host_env
+        .iter()
+        .filter_map(|name| std::env::var(name).ok().map(|value| (name.clone(), value)))
+        .collect()
+}
+
+/// Runs until a signal.
+pub(crate) async fn run(arguments: &RunArguments) -> Result<ExitCode, CommandError> {
+    run_until(arguments, || {}).await
+}
+
+/// Runs until a signal; `ready` is called once requests are served.
+pub(crate) async fn run_until(
+    arguments: &RunArguments,
+    ready: impl FnOnce(),
+) -> Result<ExitCode, CommandError> {
+    let RunArguments { config, process } = arguments;
+    let levels = LogLevels::new(process.log_level);
+    let log = logging::install(levels.clone(), process.log_format)
+        .map_err(CommandError::io("cannot start the log"))?;
+    let result = serve(config, process, levels, ready).await;
+    // The last lines say why the process ended.
+    let flushed = tokio::task::spawn_blocking(move || log.flush());
+    let _ = flushed.await;
+    result
+}
+
+async fn serve(
+    config: &ConfigArguments,
+    process: &ProcessArguments,
+    levels: LogLevels,
+    ready: impl FnOnce(),
+) -> Result<ExitCode, CommandError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::io("cannot catch SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::io("cannot catch SIGINT"))?;
+    let workers = worker_count(process);
+    let settings = settings(process)?;
+    let access_log = settings.access_log.clone();
+    let parts = PluginParts::new(config, &levels, workers)?;
+    let gateway = Arc::new(Gateway::start(workers, settings)?);
+    let shared = Shared::new();
+    let admin_state = AdminState {
+        shared: Arc::clone(&shared),
+        levels,
+        manager: parts.manager.clone(),
+        gateway: Arc::clone(&gateway),
+        access_log: access_log.clone(),
+        options: format!("{config:?} {process:?}"),
+    };
+    let admin = admin::start(process.admin, admin_state).await?;
+    if !process.admin.ip().is_loopback() {
+        tracing::warn!(target: "admin", "the admin interface listens on {}: whoever can reach it controls the gateway", process.admin);
+    }
+    let mut controller = Controller {
+        source: FolderSource::new(config.config.clone()),
+        identity: identity(config),
+        host_env: host_env(config),
+        manager: parts.manager.clone(),
+        gateway: Arc::clone(&gateway),
+        shared: Arc::clone(&shared),
+        modules: Arc::clone(&parts.modules),
+        store: Store::default(),
+        published: Published::default(),
+    };
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    let follow = async {
+        controller.start(process.startup_wait).await?;
+        shared.set_state(ServerState::Live);
+        for address in gateway.listening() {
+            tracing::info!(target: "main", "listening on {address} with {workers} workers");
+        }
+        ready();
+        controller.run().await
+    };
+    let signal = tokio::select! {
+        signal = stopped => signal,
+        result = follow => return result.map(|()| ExitCode::SUCCESS),
+    };
+    tracing::info!(target: "main", "{signal}: draining, at most {:?}", process.drain_time);
+    shared.set_state(ServerState::Draining);
+    gateway.drain().await;
+    if let Some(sink) = access_log {
+        let _ = tokio::task::spawn_blocking(move || sink.flush()).await;
+    }
+    admin.abort();
+    tracing::info!(target: "main", "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn worker_count(process: &ProcessArguments) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    process.workers.map_or_else(cores, usize::from)
+}
+
+fn settings(process: &ProcessArguments) -> Result<Settings, CommandError> {
+    let access_log = match process.access_log.as_str() {
+        "off" => None,
+        "-" => Some(AccessLogSink::stdout().map_err(CommandError::io("cannot start the access log"))?),
+        path => Some(AccessLogSink::file(path.as_ref())?),
+    };
+    let server = match process.server_header.as_str() {
+        "" => None,
+        name => Some(HeaderValue::from_str(name).map_err(|e| CommandError::Io {
+            what: format!("--server-header {name:?}"),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidInput, e),
+        })?),
+    };
+    Ok(Settings { server, access_log, drain_time_max: process.drain_time, ..Settings::default() })
+}
