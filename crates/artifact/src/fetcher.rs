@@ -226,7 +226,8 @@ impl Fetcher {
                     Ok(())
                 })
                 .await?;
-            if unpack::is_wasm(&blob) {
+            // A layer that says it is a module is one, or is told that it is none.
+            if unpack::is_wasm(&blob) || plan.layout == Layout::Artifact {
                 return Ok(blob);
             }
             let limit = self.options.module_bytes_max;

@@ -194,7 +194,7 @@ async fn serve(version: std::sync::Weak<PluginVersion>, mut inbox: mpsc::Unbound
                     tokio::time::sleep(delay).await;
                 }
                 let Some(version) = version.upgrade() else { continue };
-                if version.spare_count() > PluginVersion::SPARES {
+                if version.spare_count() >= PluginVersion::SPARES {
                     continue;
                 }
                 let build = move || match version.build() {

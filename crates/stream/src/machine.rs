@@ -66,6 +66,8 @@ pub struct Stream<F: Filter> {
     response: Output,
     /// The upstream's response headers have entered the chain.
     response_started: bool,
+    /// A local reply goes out past the filters: whatever they still hold of the response is void.
+    is_direct: bool,
     state: StreamState,
     limits: StreamLimits,
     /// The response code details of a reset.
@@ -88,6 +90,7 @@ impl<F: Filter> Stream<F> {
             request: Output::default(),
             response: Output::default(),
             response_started: false,
+            is_direct: false,
             state: StreamState::Open,
             limits,
             reset_details: "",
@@ -285,7 +288,7 @@ impl<F: Filter> Stream<F> {
     fn is_live(&self, direction: Direction) -> bool {
         match self.state {
             StreamState::Open => true,
-            StreamState::Replied => direction == Direction::Response,
+            StreamState::Replied => direction == Direction::Response && !self.is_direct,
             StreamState::Reset | StreamState::Ended => false,
         }
     }
@@ -594,6 +597,7 @@ impl<F: Filter> Stream<F> {
         let end = body.is_empty();
         if self.response_started {
             // In the response phase an answer goes out directly (spec: proxy-wasm-host §8).
+            self.is_direct = true;
             self.response.headers = Some(end);
             if !end {
                 self.response.push(body, true);

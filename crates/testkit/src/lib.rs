@@ -1,6 +1,14 @@
 //! What the tests and the benchmark share. It never becomes part of the gateway's binary, and it opens sockets on
 //! loopback only.
 //!
-//! Start reading at [`peers`]: the proxies that Wasmgate is compared with, started as a test needs them.
+//! Start reading at [`gateway`]: the real binary on manifests of a test's own. [`peers`] are the proxies that Wasmgate is
+//! compared with, [`plugins`] builds plug-ins from their sources.
 
+pub mod client;
+pub mod docker_registry;
+pub mod gateway;
+pub mod load;
+pub mod manifests;
 pub mod peers;
+pub mod plugins;
+pub mod upstream;

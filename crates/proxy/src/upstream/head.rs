@@ -109,10 +109,25 @@ struct Collected {
     keep_alive: bool,
     length: Option<u64>,
     chunked: bool,
-    hop_by_hop: SmallVec<[HeaderValue; 1]>,
+    hop_by_hop: SmallVec<[HeaderName; 1]>,
 }
 
 impl Collected {
+    fn connection(&mut self, value: &[u8]) {
+        for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                self.keep_alive = false;
+            } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if let Ok(name) = HeaderName::from_bytes(token)
+                && name != CONTENT_LENGTH
+                && name != TRANSFER_ENCODING
+            {
+                self.hop_by_hop.push(name);
+            }
+        }
+    }
+
     fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), HeadError> {
         match name {
             CONTENT_LENGTH => {
@@ -131,30 +146,15 @@ impl Collected {
                 }
                 self.chunked = true;
             }
-            CONNECTION => {
-                for token in value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-                    if token.eq_ignore_ascii_case(b"close") {
-                        self.keep_alive = false;
-                    } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                        self.keep_alive = true;
-                    }
-                }
-                self.hop_by_hop.push(value);
-            }
+            CONNECTION => {}
+            _ if self.hop_by_hop.contains(&name) => {}
             _ if matches!(name.as_str(), "keep-alive" | "proxy-connection" | "upgrade" | "te") => {}
             _ => drop(self.headers.try_append(name, value)),
         }
         Ok(())
     }
 
-    fn finish(mut self, status: StatusCode, method: &Method) -> Result<Head, HeadError> {
-        for list in &self.hop_by_hop {
-            for token in list.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-                if let Ok(name) = HeaderName::from_bytes(token) {
-                    self.headers.remove(name);
-                }
-            }
-        }
+    fn finish(self, status: StatusCode, method: &Method) -> Result<Head, HeadError> {
         if self.chunked && self.length.is_some() {
             return Err(HeadError::Framing);
         }

@@ -1,0 +1,83 @@
+//! Manifests of tests, as a user would write them.
+
+use std::net::SocketAddr;
+
+/// A Gateway with one HTTP listener on loopback.
+#[must_use]
+pub fn gateway(port: u16) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: ingress, namespace: istio-system}}
+spec:
+  gatewayClassName: istio
+  addresses: [{{type: IPAddress, value: 127.0.0.1}}]
+  listeners:
+  - {{name: http, port: {port}, protocol: HTTP, allowedRoutes: {{namespaces: {{from: All}}}}}}
+"
+    )
+}
+
+/// A route `httpbin` that sends everything to the host `httpbin.default.svc.cluster.local`.
+#[must_use]
+pub fn route() -> String {
+    "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: httpbin, namespace: default}
+spec:
+  parentRefs: [{name: ingress, namespace: istio-system}]
+  rules:
+  - name: httpbin
+    backendRefs:
+    - {group: networking.istio.io, kind: Hostname, name: httpbin.default.svc.cluster.local, port: 8000}
+"
+    .to_owned()
+}
+
+/// That host, at one endpoint.
+#[must_use]
+pub fn service_entry(endpoint: SocketAddr) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: httpbin, namespace: default}}
+spec:
+  hosts: [httpbin.default.svc.cluster.local]
+  resolution: STATIC
+  ports: [{{number: 8000, name: http, protocol: HTTP, targetPort: {}}}]
+  endpoints: [{{address: {}}}]
+",
+        endpoint.port(),
+        endpoint.ip()
+    )
+}
+
+/// A WasmPlugin of the namespace istio-system; `spec` holds further fields, two spaces deep, one per line.
+#[must_use]
+pub fn plugin(name: &str, url: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+metadata:
+  name: {name}
+  namespace: istio-system
+spec:
+  selector: {{matchLabels: {{istio: ingressgateway}}}}
+  url: {url}
+{spec}"
+    )
+}
+
+/// A pull secret for one registry.
+#[must_use]
+pub fn pull_secret(name: &str, registry: &str, username: &str, password: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Secret
+metadata: {{name: {name}, namespace: istio-system}}
+type: kubernetes.io/dockerconfigjson
+stringData:
+  .dockerconfigjson: '{{\"auths\": {{\"{registry}\": {{\"username\": \"{username}\", \"password\": \"{password}\"}}}}}}'
+"
+    )
+}

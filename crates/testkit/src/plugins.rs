@@ -1,0 +1,85 @@
+//! Plug-ins built from their sources in this repository.
+
+#![expect(clippy::panic, reason = "a test cannot go on without its plug-in")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::peers::process::find_program;
+
+/// The root of the repository.
+#[must_use]
+pub fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+fn target() -> PathBuf {
+    repository().join("target").join("plugins")
+}
+
+/// Builds a Rust plug-in in a folder of the repository; gives the module.
+///
+/// # Panics
+/// When it does not build: a test cannot go on.
+#[must_use]
+pub fn rust(folder: &str, crate_name: &str) -> PathBuf {
+    let mut command = Command::new("cargo");
+    command.current_dir(repository().join(folder)).args(["build", "--release", "--locked", "--target", "wasm32-wasip1"]);
+    // The host build's flags and tools are not the plug-in's.
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_TARGET_DIR"] {
+        command.env_remove(variable);
+    }
+    command.arg("--target-dir").arg(target());
+    run(&mut command);
+    target().join("wasm32-wasip1/release").join(format!("{crate_name}.wasm"))
+}
+
+/// Builds a Go plug-in in a folder of the repository; gives the module.
+///
+/// # Panics
+/// When it does not build: a test cannot go on.
+#[must_use]
+pub fn go(folder: &str) -> PathBuf {
+    let go = find_program("go").unwrap_or_else(|| target().join("go-venv/bin/go"));
+    let name = folder.replace('/', "-");
+    let out = target().join(format!("go-{name}.wasm"));
+    let _ = std::fs::create_dir_all(target());
+    // Two tests may build at once: each writes a file of its own, and the rename is atomic.
+    let mine = out.with_extension(format!("{}.wasm", std::process::id()));
+    let mut command = Command::new(go);
+    command.current_dir(repository().join(folder)).env("GOOS", "wasip1").env("GOARCH", "wasm").env("GOFLAGS", "-buildvcs=false");
+    command.args(["build", "-buildmode=c-shared", "-o"]).arg(&mine).arg(".");
+    run(&mut command);
+    assert!(std::fs::rename(&mine, &out).is_ok(), "cannot keep {}", out.display());
+    out
+}
+
+fn run(command: &mut Command) {
+    match command.output() {
+        Ok(output) => assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(e) => panic!("{command:?}: {e}"),
+    }
+}
+
+/// The header check in Rust.
+#[must_use]
+pub fn header_authorization_rust() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| rust("examples/plugins/rust/header-authorization", "header_authorization"))
+}
+
+/// The header check in Go.
+#[must_use]
+pub fn header_authorization_go() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| go("examples/plugins/go/header-authorization"))
+}
+
+/// The plug-in that does what a request tells it: panics, loops, leaks, edits.
+#[must_use]
+pub fn edge() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| rust("crates/testkit/plugins/edge", "edge"))
+}

@@ -1,0 +1,175 @@
+//! A plug-in that crashes, loops or leaks hurts nobody else.
+
+use wasmgate_testkit::client::{RawClient, once, request};
+use wasmgate_testkit::gateway::{GatewayBuilder, RunningGateway};
+use wasmgate_testkit::upstream::Upstream;
+use wasmgate_testkit::{manifests, plugins};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_wasmgate");
+const NAME: &str = "istio-system.edge";
+
+/// One worker, so that whatever happens to it happens to everybody.
+fn gateway(upstream: &Upstream, spec: &str) -> RunningGateway {
+    let url = format!("file://{}", plugins::edge().display());
+    GatewayBuilder::new(PROGRAM)
+        .workers(1)
+        .backend(upstream.address())
+        .manifest("plugin.yaml", plugin(&url, spec))
+        .run()
+        .unwrap()
+}
+
+/// The plug-in with short limits, which annotations set.
+fn plugin(url: &str, spec: &str) -> String {
+    manifests::plugin("edge", url, spec).replace(
+        "  namespace: istio-system\n",
+        "  namespace: istio-system\n  annotations:\n    wasmgate.dev/callback-time-max: 200ms\n    wasmgate.dev/memory-max: 16Mi\n",
+    )
+}
+
+fn order(gateway: &RunningGateway, order: &str) -> wasmgate_testkit::client::RawAnswer {
+    gateway.get("/x?y=1", &[("x-edge", order)]).unwrap()
+}
+
+fn faults(gateway: &RunningGateway, reason: &str) -> u64 {
+    gateway.plugin(NAME).unwrap()["faults"]["by_reason"][reason].as_u64().unwrap()
+}
+
+#[test]
+fn a_panic_costs_one_request_and_the_next_one_gets_a_fresh_vm() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, "");
+    for _ in 0..3 {
+        let failed = order(&gateway, "request:panic");
+        assert_eq!(failed.status, 503);
+        assert_eq!(failed.header_names(), ["date", "server", "content-length"]);
+        assert_eq!(order(&gateway, "").text(), "fine");
+    }
+    assert_eq!(faults(&gateway, "trap"), 3);
+    let stats = gateway.admin_get("/stats").unwrap().text();
+    assert!(stats.contains("http.local_reply.wasm_fail_stream: 3"), "{stats}");
+    let last = &gateway.plugin(NAME).unwrap()["faults"]["last"];
+    assert_eq!(last["function"], "proxy_on_request_headers");
+    assert!(!last["frames"].as_array().unwrap().is_empty(), "{last}");
+    let log = gateway.wait_for_log("Function: proxy_on_request_headers failed:").unwrap();
+    assert!(log.contains("wasm log istio-system.edge"), "{log}");
+    gateway.wait_for_log("edge panics in request").unwrap();
+}
+
+#[test]
+fn an_optional_plug_in_that_panics_is_left_out_of_that_request() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, "  failStrategy: FAIL_OPEN\n");
+    assert_eq!(order(&gateway, "request:panic").text(), "fine");
+    assert_eq!(order(&gateway, "response:panic").text(), "fine");
+    assert_eq!(order(&gateway, "response-body:panic").status, 200);
+    assert_eq!(faults(&gateway, "trap"), 3);
+    // It is back for the next one, not off for ever as in Envoy.
+    assert_eq!(order(&gateway, "response-header").header("x-edge-seen"), Some("1"));
+}
+
+#[test]
+fn panics_in_later_callbacks_are_contained_too() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, "");
+    let post = request("POST", "/x", &[("x-edge", "request-body:panic")], "hello");
+    assert_eq!(once(gateway.address(), &post).unwrap().status, 503);
+    assert_eq!(order(&gateway, "response:panic").status, 503);
+    assert_eq!(order(&gateway, "log:panic").text(), "fine", "the response is complete before on_log");
+    assert_eq!(order(&gateway, "").text(), "fine");
+    assert_eq!(faults(&gateway, "trap"), 3);
+    assert_eq!(order(&gateway, "request:exit").status, 503);
+    assert_eq!(faults(&gateway, "exit"), 1);
+}
+
+#[test]
+fn a_loop_is_interrupted_and_the_worker_goes_on() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, "");
+    let address = gateway.address();
+    let mut looping = RawClient::connect(address).unwrap();
+    looping.send(&request("GET", "/", &[("x-edge", "request:loop")], "")).unwrap();
+    // The worker is idle otherwise: by now it is inside the loop.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    // On the same worker: it waits for the loop to be interrupted, and not longer.
+    let mut others = RawClient::connect(address).unwrap();
+    for _ in 0..5 {
+        assert_eq!(others.request(&request("GET", "/", &[], "")).unwrap().text(), "fine");
+    }
+    assert_eq!(looping.answer(false).unwrap().status, 503);
+    assert_eq!(faults(&gateway, "cpu"), 1);
+    let stats = gateway.admin_get("/stats").unwrap().text();
+    assert!(stats.contains("http.local_reply.wasm_limit_exceeded{cpu}: 1"), "{stats}");
+    gateway.wait_for_log("limit: cpu, the callback ran longer than 200ms").unwrap();
+}
+
+#[test]
+fn a_leak_ends_at_the_memory_limit() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, "");
+    assert_eq!(order(&gateway, "request:leak").status, 503);
+    assert_eq!(faults(&gateway, "memory"), 1);
+    assert_eq!(order(&gateway, "").text(), "fine");
+    let memory = gateway.plugin(NAME).unwrap()["workers"][0]["memory_bytes"].as_u64().unwrap();
+    assert!(memory < 16 << 20, "the fresh VM is small again: {memory}");
+}
+
+#[test]
+fn a_storm_of_panics_hurts_no_other_plug_in_and_ends() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, "");
+    let mut client = RawClient::connect(gateway.address()).unwrap();
+    for _ in 0..40 {
+        assert_eq!(client.request(&request("GET", "/", &[("x-edge", "request:panic")], "")).unwrap().status, 503);
+    }
+    gateway.wait_for_answer("/", &[], |a| a.status == 200).unwrap();
+    assert!(faults(&gateway, "trap") >= 9);
+}
+
+#[test]
+fn what_a_plug_in_says_cannot_corrupt_a_message_or_the_log() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, "");
+    assert_eq!(order(&gateway, "inject-request").text(), "fine");
+    assert!(upstream.requests().iter().all(|r| !r.contains("x-injected")), "{:?}", upstream.requests());
+    let answer = order(&gateway, "inject-response");
+    assert!(!answer.head.contains("x-injected") && answer.header("x-b") == Some("2"), "{}", answer.head);
+    assert_eq!(order(&gateway, "status-1000").status, 500);
+    order(&gateway, "log-injection");
+    let line = gateway.wait_for_log("wasm log istio-system.edge: one").unwrap();
+    assert!(line.contains("one\\n2026-01-01") && !line.contains('\u{1b}'), "{line}");
+}
+
+#[test]
+fn requests_with_another_length_than_announced_are_given_up() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, "");
+    let post = request("POST", "/x", &[("x-edge", "grow-body")], "abc");
+    assert!(once(gateway.address(), &post).is_err(), "the stream is reset");
+    assert!(upstream.requests().iter().all(|r| !r.contains("much longer")), "{:?}", upstream.requests());
+    assert_eq!(order(&gateway, "").text(), "fine");
+}
+
+#[test]
+fn edits_take_effect_where_they_can() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, "  pluginName: root\n  pluginConfig: {word: hello}\n  vmConfig: {env: [{name: EDGE, value: env-value}]}\n");
+    order(&gateway, "path");
+    assert!(upstream.requests().last().unwrap().starts_with("GET /rewritten?by=edge HTTP/1.1\r\n"));
+    let answer = order(&gateway, "response-header");
+    assert_eq!((answer.header("x-edge-seen"), answer.header("server")), (Some("1"), Some("wasmgate")));
+    let property = order(&gateway, "property").text();
+    assert_eq!(property, "httpbin outbound|8000||httpbin.default.svc.cluster.local istio-system.edge env-value {\"word\":\"hello\"}");
+    assert_eq!(order(&gateway, "set-property").text(), "kept");
+    let rechunked = order(&gateway, "rechunk");
+    assert_eq!((rechunked.header("transfer-encoding"), rechunked.text().as_str()), (Some("chunked"), "a body of another length"));
+    assert_eq!(order(&gateway, "replace-response").text(), "replaced");
+    assert_eq!(order(&gateway, "drop-status").status, 502);
+    let big = request("POST", "/x", &[("x-edge", "buffer-body")], &"z".repeat(300_000));
+    assert_eq!(once(gateway.address(), &big).unwrap().text(), "300000 bytes");
+    let too_big = request("POST", "/x", &[("x-edge", "buffer-body")], &"z".repeat(1_200_000));
+    let refused = once(gateway.address(), &too_big).unwrap();
+    assert_eq!((refused.status, refused.text().as_str()), (413, "Payload Too Large"));
+    order(&gateway, "say-end");
+    gateway.wait_for_log("edge sees the end of /x?y=1").unwrap();
+}

@@ -1,0 +1,277 @@
+//! Versions change under load, and a broken one never takes the place of one that works.
+
+use std::path::PathBuf;
+
+use wasmgate_artifact::{Image, ImageKind, Reference, RegistryCredential, push};
+use wasmgate_sandbox::{Authentication, Fault, FaultTarget, Registry, RegistryOptions};
+use wasmgate_testkit::client::RawClient;
+use wasmgate_testkit::gateway::{GatewayBuilder, RunningGateway};
+use wasmgate_testkit::load::Load;
+use wasmgate_testkit::upstream::Upstream;
+use wasmgate_testkit::{manifests, plugins};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_wasmgate");
+const NAME: &str = "istio-system.header-authorization";
+const DENIED: &str = "Forbidden by ASM Wasm Plugin";
+
+struct Scene {
+    runtime: tokio::runtime::Runtime,
+    registry: Registry,
+    upstream: Upstream,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let authentication = Authentication::Bearer { username: "u".to_owned(), password: "p".to_owned() };
+        let registry = runtime.block_on(Registry::start(([127, 0, 0, 1], 0).into(), RegistryOptions { authentication })).unwrap();
+        Self { runtime, registry, upstream: Upstream::ok("fine").unwrap() }
+    }
+
+    fn name(&self) -> String {
+        format!("localhost:{}", self.registry.address().port())
+    }
+
+    fn reference(&self, tag: &str) -> String {
+        format!("{}/team/header-authorization:{tag}", self.name())
+    }
+
+    fn push(&self, tag: &str, bytes: &[u8]) {
+        let image = Image::package(bytes, ImageKind::Artifact).unwrap();
+        let credential = RegistryCredential::Basic { username: "u".to_owned(), password: "p".to_owned() };
+        let reference = Reference::parse(&self.reference(tag)).unwrap();
+        self.runtime.block_on(push(&image, &reference, credential, false)).unwrap();
+    }
+
+    fn secret(&self, password: &str) -> String {
+        manifests::pull_secret("wasm-secret", &self.name(), "u", password)
+    }
+
+    fn plugin(&self, tag: &str, spec: &str) -> String {
+        let spec = format!("  imagePullSecret: wasm-secret\n{spec}");
+        manifests::plugin("header-authorization", &format!("oci://{}", self.reference(tag)), &spec)
+    }
+
+    fn gateway(&self) -> RunningGateway {
+        self.push("v0.0.1", &module(plugins::header_authorization_rust().into()));
+        GatewayBuilder::new(PROGRAM)
+            .backend(self.upstream.address())
+            .manifest("secret.yaml", self.secret("p"))
+            .manifest("plugin.yaml", self.plugin("v0.0.1", ""))
+            .run()
+            .unwrap()
+    }
+}
+
+fn module(path: PathBuf) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+/// The same module with another answer: a version of its own.
+fn changed(bytes: &[u8], body: &str) -> Vec<u8> {
+    assert_eq!(body.len(), DENIED.len());
+    let at = bytes.windows(DENIED.len()).position(|w| w == DENIED.as_bytes()).unwrap();
+    let mut out = bytes.to_vec();
+    out[at..at + body.len()].copy_from_slice(body.as_bytes());
+    out
+}
+
+#[test]
+fn a_new_version_takes_over_under_load_without_a_failed_request() {
+    let scene = Scene::new();
+    let gateway = scene.gateway();
+    let second = "Forbidden by version 0.0.2!!";
+    scene.push("v0.0.2", &changed(&module(plugins::header_authorization_rust().into()), second));
+    let load = Load::start(gateway.address(), 4, "/", &[]);
+    for round in 0..6 {
+        let (tag, body) = if round % 2 == 0 { ("v0.0.2", second) } else { ("v0.0.1", DENIED) };
+        gateway.write("plugin.yaml", &scene.plugin(tag, "")).unwrap();
+        gateway.wait_for_answer("/", &[], |a| a.text() == body).unwrap();
+    }
+    let report = load.stop();
+    assert_eq!(report.failures, Vec::<String>::new());
+    let answers: Vec<_> = report.answers.keys().cloned().collect();
+    assert_eq!(answers, [(403, DENIED.to_owned()), (403, second.to_owned())], "{report:?}");
+    assert_eq!(gateway.plugin(NAME).unwrap()["state"], "ready");
+}
+
+#[test]
+fn a_stream_finishes_on_the_version_that_it_began_with() {
+    let scene = Scene::new();
+    let gateway = scene.gateway();
+    let edge = format!("file://{}", plugins::edge().display());
+    gateway.write("plugin.yaml", &manifests::plugin("header-authorization", &edge, "  pluginConfig: {v: 1}\n")).unwrap();
+    gateway.wait_for_answer("/", &[("x-edge", "property")], |a| a.text().contains("{\"v\":1}")).unwrap();
+    // Half a body: the stream is inside the first version.
+    let mut client = RawClient::connect(gateway.address()).unwrap();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nx-edge: buffer-body\r\nContent-Length: 6\r\n\r\nabc").unwrap();
+    gateway.write("plugin.yaml", &manifests::plugin("header-authorization", &edge, "  pluginConfig: {v: 2}\n")).unwrap();
+    gateway.wait_for_answer("/", &[("x-edge", "property")], |a| a.text().contains("{\"v\":2}")).unwrap();
+    client.send(b"def").unwrap();
+    assert_eq!(client.answer(false).unwrap().text(), "6 bytes");
+    // Once it is over, the old VMs go: one per worker is left.
+    let settled = wasmgate_testkit::peers::process::wait_until(std::time::Instant::now() + wasmgate_testkit::gateway::PATIENCE, || {
+        let plugin = gateway.plugin(NAME)?;
+        plugin["workers"].as_array()?.iter().all(|w| w["vms"] == 1).then_some(())
+    });
+    assert!(settled.is_some(), "{:?}", gateway.plugin(NAME));
+}
+
+#[test]
+fn deleting_the_manifest_removes_the_plug_in() {
+    let scene = Scene::new();
+    let gateway = scene.gateway();
+    assert_eq!(gateway.get("/", &[]).unwrap().status, 403);
+    gateway.remove("plugin.yaml").unwrap();
+    gateway.wait_for_answer("/", &[], |a| a.text() == "fine").unwrap();
+    assert_eq!(gateway.plugin(NAME), None);
+    gateway.wait_for_log("plugin istio-system.header-authorization removed").unwrap();
+}
+
+/// Breaks the manifest in one way; the old version must serve, and everybody must be told.
+fn breaks(gateway: &RunningGateway, manifest: &str, reason: &str, message: &str) {
+    gateway.write("plugin.yaml", manifest).unwrap();
+    let status = gateway.wait_for_plugin(NAME, "reason", reason).unwrap();
+    assert_eq!(status["state"], "degraded", "{status}");
+    assert!(status["message"].as_str().unwrap().contains(message), "{message}: {status}");
+    let denied = gateway.get("/", &[]).unwrap();
+    assert_eq!((denied.status, denied.text().as_str()), (403, DENIED), "the old version goes on serving");
+    let line = gateway.wait_for_log(message).unwrap();
+    assert!(line.contains("plugin.yaml:") && line.contains("goes on serving"), "{line}");
+    // And the same is said before anything is deployed.
+    let output = std::process::Command::new(PROGRAM)
+        .args(["check", "--config"])
+        .arg(gateway.config())
+        .arg("--cache-dir")
+        .arg(gateway.config().join("../check-cache"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(message) && text.contains("plugin.yaml:"), "{text}");
+}
+
+#[test]
+fn a_version_that_cannot_be_had_or_started_never_replaces_one_that_works() {
+    let scene = Scene::new();
+    let gateway = scene.gateway();
+    breaks(&gateway, &scene.plugin("v9.9.9", ""), "ManifestNotFound", "MANIFEST_UNKNOWN");
+    scene.push("text", b"this is no WebAssembly at all, but text");
+    breaks(&gateway, &scene.plugin("text", ""), "InvalidModule", "is invalid: it does not begin with");
+    scene.push("broken", b"\0asm\x01\0\0\0\xff\xff\xff");
+    breaks(&gateway, &scene.plugin("broken", ""), "InvalidModule", "does not compile");
+    scene.push("no-abi", &wat::parse_str("(module (memory (export \"memory\") 1))").unwrap());
+    breaks(&gateway, &scene.plugin("no-abi", ""), "UnsupportedABI", "missing or unknown Proxy-Wasm ABI version");
+    let import = "(module (import \"env\" \"no_such_function\" (func)) (memory (export \"memory\") 1) (func (export \"proxy_abi_version_0_2_1\")) (func (export \"malloc\") (param i32) (result i32) i32.const 8))";
+    scene.push("import", &wat::parse_str(import).unwrap());
+    breaks(&gateway, &scene.plugin("import", ""), "UnsupportedImport", "missing import: env.no_such_function");
+    let pin = format!("  sha256: {}\n", "0".repeat(64));
+    breaks(&gateway, &scene.plugin("v0.0.1", &pin), "DigestMismatch", "which does not match");
+    let edge = format!("file://{}", plugins::edge().display());
+    let rejects = manifests::plugin("header-authorization", &edge, "  pluginConfig: {mood: reject}\n");
+    breaks(&gateway, &rejects, "ConfigureFailed", "edge does not like its configuration");
+    let panics = manifests::plugin("header-authorization", &edge, "  pluginConfig: {mood: panic-at-start}\n");
+    breaks(&gateway, &panics, "StartFailed", "proxy_on_configure failed");
+    // And back: whatever was broken, a good manifest serves at once.
+    gateway.write("plugin.yaml", &scene.plugin("v0.0.1", "")).unwrap();
+    gateway.wait_for_plugin(NAME, "state", "ready").unwrap();
+}
+
+#[test]
+fn wrong_credentials_and_missing_secrets_say_so() {
+    let scene = Scene::new();
+    let gateway = scene.gateway();
+    scene.push("v0.0.2", &module(plugins::header_authorization_rust().into()));
+    gateway.write("secret.yaml", &scene.secret("wrong")).unwrap();
+    gateway.wait_for_plugin(NAME, "state", "degraded").unwrap();
+    breaks(&gateway, &scene.plugin("v0.0.2", ""), "Unauthorized", "incorrect username or password");
+    gateway.remove("secret.yaml").unwrap();
+    let status = gateway.wait_for_plugin(NAME, "reason", "SecretNotFound").unwrap();
+    assert!(status["message"].as_str().unwrap().contains("secret istio-system/wasm-secret not found"), "{status}");
+    gateway.write("secret.yaml", &scene.secret("p")).unwrap();
+    gateway.wait_for_plugin(NAME, "state", "ready").unwrap();
+}
+
+#[test]
+fn a_manifest_that_is_wrong_is_reported_with_its_place_and_changes_nothing() {
+    let scene = Scene::new();
+    let gateway = scene.gateway();
+    let good = scene.plugin("v0.0.1", "");
+    for (manifest, message) in [
+        (format!("{good}  bad: [unclosed\n"), "plugin.yaml:"),
+        (good.replace("url: oci", "url: ftp"), "url contains unsupported scheme: ftp"),
+        (format!("{good}  sha256: short\n"), "spec.sha256: sha256 field must be 64 characters long"),
+        (format!("{good}  phase: LATER\n"), "spec.phase: Unsupported value: \"LATER\""),
+        (format!("{good}  pluginConfig: [1]\n"), "spec.pluginConfig: must be of type object, but is a list"),
+    ] {
+        gateway.write("plugin.yaml", &manifest).unwrap();
+        let line = gateway.wait_for_log(message).unwrap();
+        assert!(line.contains("plugin.yaml:") && line.contains(": error: "), "{line}");
+        assert_eq!(gateway.get("/", &[]).unwrap().text(), DENIED);
+        let dump = gateway.admin_get("/config_dump").unwrap().text();
+        assert!(dump.contains("plugin.yaml:"), "{dump}");
+        gateway.write("plugin.yaml", &good).unwrap();
+        wasmgate_testkit::peers::process::wait_until(std::time::Instant::now() + wasmgate_testkit::gateway::PATIENCE, || {
+            gateway.admin_get("/stats?filter=manifest_errors").ok().filter(|a| a.text().ends_with(": 0\n"))
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_registry_that_comes_back_is_noticed() {
+    let scene = Scene::new();
+    let gateway = scene.gateway();
+    scene.push("v0.0.2", &changed(&module(plugins::header_authorization_rust().into()), "Forbidden by version 0.0.2!!"));
+    scene.registry.set_fault(Some((FaultTarget::Manifest, Fault::Status(503, None))));
+    gateway.write("plugin.yaml", &scene.plugin("v0.0.2", "")).unwrap();
+    gateway.wait_for_plugin(NAME, "reason", "RegistryUnreachable").unwrap();
+    assert_eq!(gateway.get("/", &[]).unwrap().text(), DENIED);
+    scene.registry.set_fault(None);
+    gateway.wait_for_answer("/", &[], |a| a.text() == "Forbidden by version 0.0.2!!").unwrap();
+}
+
+#[test]
+fn a_plug_in_that_was_never_there_follows_its_fail_strategy() {
+    let scene = Scene::new();
+    for (strategy, status) in [("FAIL_CLOSE", 503), ("FAIL_OPEN", 200)] {
+        let gateway = GatewayBuilder::new(PROGRAM)
+            .backend(scene.upstream.address())
+            .manifest("secret.yaml", scene.secret("p"))
+            .manifest("plugin.yaml", scene.plugin("never", &format!("  failStrategy: {strategy}\n")))
+            .run()
+            .unwrap();
+        let answer = gateway.get("/", &[]).unwrap();
+        assert_eq!(answer.status, status, "{strategy}");
+        if status == 503 {
+            assert_eq!(answer.header("retry-after"), Some("5"));
+            let stats = gateway.admin_get("/stats").unwrap().text();
+            assert!(stats.contains("wasm_module_unavailable{istio-system.header-authorization}"), "{stats}");
+        }
+        assert_eq!(gateway.plugin(NAME).unwrap()["state"], "failed");
+    }
+}
+
+#[test]
+fn a_restart_without_the_registry_serves_from_the_store() {
+    let scene = Scene::new();
+    let cache = tempfile::tempdir().unwrap();
+    let start = |scene: &Scene| {
+        GatewayBuilder::new(PROGRAM)
+            .backend(scene.upstream.address())
+            .manifest("secret.yaml", scene.secret("p"))
+            .manifest("plugin.yaml", scene.plugin("v0.0.1", "  imagePullPolicy: IfNotPresent\n"))
+            .argument("--cache-dir")
+            .argument(cache.path().display().to_string())
+            .run()
+            .unwrap()
+    };
+    scene.push("v0.0.1", &module(plugins::header_authorization_rust().into()));
+    drop(start(&scene));
+    let before = scene.registry.requests().len();
+    let gateway = start(&scene);
+    assert_eq!(gateway.get("/", &[]).unwrap().text(), DENIED);
+    assert_eq!(scene.registry.requests().len(), before, "nothing was asked of the registry");
+    let cached = gateway.wait_for_log("plugin istio-system.header-authorization ready").unwrap();
+    assert!(cached.contains("sha256:"), "{cached}");
+}
