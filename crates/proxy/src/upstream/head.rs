@@ -68,9 +68,10 @@ pub(crate) fn take(
 
 fn take_one(input: &mut BytesMut, method: &Method, bytes_max: usize) -> Result<Option<Head>, HeadError> {
     type Span = (u32, u32);
-    let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut storage);
-    let end = match response.parse(input).map_err(HeadError::Malformed)? {
+    let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, input, &mut storage);
+    let end = match parsed.map_err(HeadError::Malformed)? {
         httparse::Status::Complete(end) if end <= bytes_max => end,
         httparse::Status::Partial if input.len() <= bytes_max => return Ok(None),
         _ => return Err(HeadError::TooLarge(bytes_max)),
@@ -85,15 +86,16 @@ fn take_one(input: &mut BytesMut, method: &Method, bytes_max: usize) -> Result<O
     let spans: SmallVec<[(Span, Span); 32]> =
         response.headers.iter().map(|h| (span(h.name.as_bytes()), span(h.value))).collect();
     let bytes = input.split_to(end).freeze();
-    let mut head = Collected {
-        headers: HeaderMap::with_capacity(spans.len() + 4),
-        keep_alive: is_http11,
-        ..Collected::default()
-    };
+    let part = |span: Span| bytes.get(span.0 as usize..span.1 as usize).unwrap_or_default();
+    let headers = HeaderMap::with_capacity(spans.len() + 4);
+    let mut head = Collected { headers, keep_alive: is_http11, ..Collected::default() };
+    // First of all: it says which of the others are not for us to pass on.
+    for (_, value) in spans.iter().filter(|(name, _)| part(*name).eq_ignore_ascii_case(b"connection")) {
+        head.connection(part(*value));
+    }
     for (name, value) in spans {
-        let name = bytes.get(name.0 as usize..name.1 as usize).unwrap_or_default();
-        let name =
-            HeaderName::from_bytes(name).map_err(|_| HeadError::Malformed(httparse::Error::HeaderName))?;
+        let name = HeaderName::from_bytes(part(name))
+            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderName))?;
         let value = bytes.slice(value.0 as usize..value.1 as usize);
         let value = HeaderValue::from_maybe_shared(value)
             .map_err(|_| HeadError::Malformed(httparse::Error::HeaderValue))?;
