@@ -147,9 +147,9 @@ fn choose_child(index: &ImageIndex) -> Result<Digest, Failure> {
         .or_else(|| children.iter().find(is_linux_amd64))
         .or_else(|| children.iter().find(|d| platform(d) == Some(own.clone())))
         // An image that was built on another machine for one platform only is meant all the same.
-        .or_else(|| if let [only] = children.as_slice() { Some(only) } else { None })
+        .or(if let [only] = children.as_slice() { Some(only) } else { None })
         .ok_or_else(|| unsupported("no child with platform linux/amd64 or wasi/wasm in the index"))?;
-    Digest::parse(&chosen.digest().to_string()).ok_or_else(|| unsupported("the child's digest is not sha256"))
+    Digest::parse(chosen.digest().as_ref()).ok_or_else(|| unsupported("the child's digest is not sha256"))
 }
 
 #[cfg(test)]

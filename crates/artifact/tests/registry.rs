@@ -1,11 +1,18 @@
 //! Fetching against a registry that misbehaves in every way that one can.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first thing that is wrong"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use wasmgate_artifact::{
-    Digest, FetchReason, Fetched, Fetcher, FetcherOptions, Image, ImageKind, Layout, ModuleSource, PullMode, Reference,
-    RegistryCredential, RegistryLimits, Store, push,
+    Digest, FetchReason, Fetched, Fetcher, FetcherOptions, Image, ImageKind, Layout, ModuleSource, PullMode,
+    Reference, RegistryCredential, RegistryLimits, Store, push,
 };
 use wasmgate_sandbox::{Authentication, Fault, FaultTarget, Registry, RegistryOptions};
 
@@ -23,7 +30,8 @@ fn user() -> (String, String) {
 
 impl Scene {
     async fn new(authentication: Authentication) -> Self {
-        let registry = Registry::start(([127, 0, 0, 1], 0).into(), RegistryOptions { authentication }).await.unwrap();
+        let registry =
+            Registry::start(([127, 0, 0, 1], 0).into(), RegistryOptions { authentication }).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let limits = RegistryLimits {
             manifest_bytes_max: 64 << 10,
@@ -50,14 +58,21 @@ impl Scene {
 
     fn config(&self, password: &str) -> Vec<u8> {
         let registry = format!("localhost:{}", self.registry.address().port());
-        format!("{{\"auths\": {{\"{registry}\": {{\"username\": \"u\", \"password\": \"{password}\"}}}}}}").into_bytes()
+        format!("{{\"auths\": {{\"{registry}\": {{\"username\": \"u\", \"password\": \"{password}\"}}}}}}")
+            .into_bytes()
     }
 
     async fn fetch(&self, tag: &str, mode: PullMode) -> Result<Fetched, (FetchReason, String)> {
         self.fetch_as(tag, mode, Some(&self.config("p")), None).await
     }
 
-    async fn fetch_as(&self, tag: &str, mode: PullMode, config: Option<&[u8]>, pin: Option<Digest>) -> Result<Fetched, (FetchReason, String)> {
+    async fn fetch_as(
+        &self,
+        tag: &str,
+        mode: PullMode,
+        config: Option<&[u8]>,
+        pin: Option<Digest>,
+    ) -> Result<Fetched, (FetchReason, String)> {
         let source = ModuleSource::Oci(self.reference(tag));
         self.fetcher.fetch(&source, mode, config, pin).await.map_err(|e| (e.reason, e.to_string()))
     }
@@ -69,7 +84,11 @@ async fn every_layout_and_every_authentication() {
     let basic = Authentication::Basic { username: username.clone(), password: password.clone() };
     for authentication in [Authentication::None, basic, Authentication::Bearer { username, password }] {
         let scene = Scene::new(authentication).await;
-        for (tag, kind, layout) in [("d", ImageKind::Docker, Layout::Docker), ("o", ImageKind::OciCompat, Layout::OciCompat), ("a", ImageKind::Artifact, Layout::Artifact)] {
+        for (tag, kind, layout) in [
+            ("d", ImageKind::Docker, Layout::Docker),
+            ("o", ImageKind::OciCompat, Layout::OciCompat),
+            ("a", ImageKind::Artifact, Layout::Artifact),
+        ] {
             let manifest = scene.push(tag, WASM, kind).await;
             let fetched = scene.fetch(tag, PullMode::IfNotPresent).await.unwrap();
             assert_eq!((fetched.layout, fetched.manifest, fetched.cached), (layout, Some(manifest), false));
@@ -88,11 +107,18 @@ async fn pull_policies_ask_when_they_should() {
     scene.push("t", &moved, ImageKind::Artifact).await;
     let count = || scene.registry.requests().len();
     let before = count();
-    assert_eq!(scene.fetch("t", PullMode::IfNotPresent).await.unwrap().wasm, first.wasm, "the tag has moved, nobody asks");
+    assert_eq!(
+        scene.fetch("t", PullMode::IfNotPresent).await.unwrap().wasm,
+        first.wasm,
+        "the tag has moved, nobody asks"
+    );
     assert_eq!(count(), before);
     assert_eq!(scene.fetch("t", PullMode::Always).await.unwrap().wasm, Digest::of(&moved));
     let before = count();
-    assert!(scene.fetch("t", PullMode::Always).await.unwrap().cached, "the same manifest is not downloaded again");
+    assert!(
+        scene.fetch("t", PullMode::Always).await.unwrap().cached,
+        "the same manifest is not downloaded again"
+    );
     assert_eq!(count(), before + 1, "one request for the manifest");
 }
 
@@ -105,7 +131,8 @@ async fn a_private_image_is_not_for_everybody_who_knows_its_name() {
     let anonymous = scene.fetch_as("t", PullMode::IfNotPresent, None, None).await.unwrap_err();
     assert_eq!(anonymous.0, FetchReason::Unauthorized, "{}", anonymous.1);
     assert!(anonymous.1.contains("set imagePullSecret"), "{}", anonymous.1);
-    let wrong = scene.fetch_as("t", PullMode::IfNotPresent, Some(&scene.config("wrong")), None).await.unwrap_err();
+    let wrong =
+        scene.fetch_as("t", PullMode::IfNotPresent, Some(&scene.config("wrong")), None).await.unwrap_err();
     assert_eq!(wrong.0, FetchReason::Unauthorized);
 }
 
@@ -135,8 +162,18 @@ async fn faults_are_named_bounded_and_leave_nothing_behind() {
         (Manifest, Fault::Status(500, None), FetchReason::RegistryUnreachable, "500 Internal Server Error"),
         (Manifest, Fault::Slow(Duration::from_secs(3)), FetchReason::RegistryUnreachable, "timed out"),
         (Manifest, Fault::Endless, FetchReason::TooLarge, "the manifest is larger than 65536 bytes"),
-        (Manifest, Fault::Redirect(loops.clone()), FetchReason::RegistryUnreachable, "more than 10 redirects"),
-        (Manifest, Fault::Redirect("file:///etc/passwd".to_owned()), FetchReason::RegistryUnreachable, "refused"),
+        (
+            Manifest,
+            Fault::Redirect(loops.clone()),
+            FetchReason::RegistryUnreachable,
+            "more than 10 redirects",
+        ),
+        (
+            Manifest,
+            Fault::Redirect("file:///etc/passwd".to_owned()),
+            FetchReason::RegistryUnreachable,
+            "refused",
+        ),
         (Manifest, Fault::Corrupt, FetchReason::DigestMismatch, "the manifest's digest is"),
         (Blob, Fault::Truncated, FetchReason::RegistryUnreachable, "could not fetch Wasm binary"),
         (Blob, Fault::Corrupt, FetchReason::DigestMismatch, "the layer's digest is"),
@@ -146,10 +183,17 @@ async fn faults_are_named_bounded_and_leave_nothing_behind() {
         scene.registry.set_fault(Some((target, fault.clone())));
         let error = scene.fetch("t", PullMode::IfNotPresent).await.unwrap_err();
         assert_eq!(error.0, reason, "{fault:?}: {}", error.1);
-        assert!(error.1.contains(words) && error.1.starts_with("cannot fetch Wasm module oci://localhost"), "{fault:?}: {}", error.1);
+        assert!(
+            error.1.contains(words) && error.1.starts_with("cannot fetch Wasm module oci://localhost"),
+            "{fault:?}: {}",
+            error.1
+        );
     }
     scene.registry.set_fault(None);
-    assert!(!scene.fetch("t", PullMode::IfNotPresent).await.unwrap().cached, "nothing of the attempts was kept");
+    assert!(
+        !scene.fetch("t", PullMode::IfNotPresent).await.unwrap().cached,
+        "nothing of the attempts was kept"
+    );
 }
 
 #[tokio::test]
@@ -170,7 +214,11 @@ async fn the_token_services_refusal_is_passed_on() {
     let scene = Scene::new(Authentication::Bearer { username, password }).await;
     scene.push("t", WASM, ImageKind::Artifact).await;
     let wrong = scene.fetch_as("t", PullMode::Always, Some(&scene.config("wrong")), None).await.unwrap_err();
-    assert!(wrong.1.contains("the token service refused") && wrong.1.contains("incorrect username or password"), "{}", wrong.1);
+    assert!(
+        wrong.1.contains("the token service refused") && wrong.1.contains("incorrect username or password"),
+        "{}",
+        wrong.1
+    );
     scene.registry.set_fault(Some((FaultTarget::Token, Fault::Status(500, None))));
     assert_eq!(scene.fetch("t", PullMode::Always).await.unwrap_err().0, FetchReason::Unauthorized);
 }
@@ -180,7 +228,8 @@ async fn files_and_urls() {
     let scene = Scene::new(Authentication::None).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.wasm");
-    let fetch = async |source: ModuleSource| scene.fetcher.fetch(&source, PullMode::IfNotPresent, None, None).await;
+    let fetch =
+        async |source: ModuleSource| scene.fetcher.fetch(&source, PullMode::IfNotPresent, None, None).await;
     let source = ModuleSource::File(path.clone());
     assert_eq!(fetch(source.clone()).await.unwrap_err().reason, FetchReason::FileNotFound);
     std::fs::write(&path, WASM).unwrap();

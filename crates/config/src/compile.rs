@@ -340,8 +340,10 @@ impl<'a> Compiler<'a> {
         let port = backend.port.unwrap_or_default();
         let host = match backend.kind {
             BackendKind::Unknown => {
-                return Err("InvalidKind: a backend is a Service, or group networking.istio.io kind Hostname"
-                    .to_owned());
+                return Err(
+                    "InvalidKind: a backend is a Service, or group networking.istio.io kind Hostname"
+                        .to_owned(),
+                );
             }
             BackendKind::Service if namespace != &*resource.id.namespace => {
                 return Err(format!(

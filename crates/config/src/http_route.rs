@@ -143,8 +143,7 @@ fn rule(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Rule {
             sink.error(node.at, &path, "is not supported yet; without it the rule would behave differently");
         }
     }
-    let rule = Rule { name, matches, backends, at: fields.position(), path };
-    rule
+    Rule { name, matches, backends, at: fields.position(), path }
 }
 
 fn one_match(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Match {

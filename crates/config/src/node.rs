@@ -85,7 +85,7 @@ impl From<Spanned<Value>> for Node {
 
 fn position(location: &serde_saphyr::Location) -> Position {
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).max(1);
-    Position { line: number(location.line().into()), column: number(location.column().into()) }
+    Position { line: number(location.line()), column: number(location.column()) }
 }
 
 impl<'de> Deserialize<'de> for Value {

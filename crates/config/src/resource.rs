@@ -83,7 +83,7 @@ pub enum Spec {
     Secret(Secret),
     Service(Service),
     ServiceEntry(ServiceEntry),
-    WasmPlugin(WasmPlugin),
+    WasmPlugin(Box<WasmPlugin>),
 }
 
 /// A valid resource and where it stands.
@@ -196,7 +196,7 @@ fn decode_spec(kind: Kind, root: &mut Fields<'_>, meta: &ObjectMeta, sink: &mut 
         Kind::HttpRoute => HttpRoute::decode(&mut spec, sink).map(Spec::HttpRoute),
         Kind::Service => Service::decode(&mut spec, sink).map(Spec::Service),
         Kind::ServiceEntry => ServiceEntry::decode(&mut spec, sink).map(Spec::ServiceEntry),
-        Kind::WasmPlugin => WasmPlugin::decode(&mut spec, meta, sink).map(Spec::WasmPlugin),
+        Kind::WasmPlugin => WasmPlugin::decode(&mut spec, meta, sink).map(|p| Spec::WasmPlugin(Box::new(p))),
         Kind::Secret | Kind::EndpointSlice => None,
     };
     spec.finish(sink);

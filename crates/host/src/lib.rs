@@ -48,7 +48,7 @@ pub use error::{Failure, FailureReason, LoadError, StartError};
 pub use exports::Callbacks;
 pub use limits::Limits;
 pub use module::Module;
-pub use pairs::{PairError, PairLimits, decode_pairs, encode_pairs};
+pub use pairs::{EachPair, Pair, PairError, PairLimits, decode_pairs, encode_pairs};
 pub use plugin::PluginContext;
 pub use property::PropertyValue;
 pub use services::{LogSource, Services, SystemServices};

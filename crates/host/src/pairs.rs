@@ -29,11 +29,17 @@ pub enum PairError {
     Malformed,
 }
 
+/// A key and a value.
+pub type Pair<'p> = (&'p [u8], &'p [u8]);
+
+/// Takes the pairs of a list one by one.
+pub type EachPair<'e> = &'e mut dyn FnMut(&[u8], &[u8]);
+
 /// Decodes a list. Empty input, one NUL byte and a zero count all mean the empty list.
 ///
 /// # Errors
 /// [`PairError`]; unlike Envoy, which takes a malformed list for an empty one and so wipes all headers.
-pub fn decode_pairs(input: &[u8], limits: PairLimits) -> Result<Vec<(&[u8], &[u8])>, PairError> {
+pub fn decode_pairs(input: &[u8], limits: PairLimits) -> Result<Vec<Pair<'_>>, PairError> {
     if input.len() > limits.bytes_max {
         return Err(PairError::TooLarge(limits.bytes_max));
     }
@@ -73,7 +79,7 @@ fn split_terminated(input: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
 /// Encodes a list into `out`, which is cleared first. The empty list is zero bytes.
 ///
 /// `for_each` calls its argument once per pair; it is run twice and must give the same pairs both times.
-pub fn encode_pairs(out: &mut Vec<u8>, for_each: &dyn Fn(&mut dyn FnMut(&[u8], &[u8]))) {
+pub fn encode_pairs(out: &mut Vec<u8>, for_each: &dyn Fn(EachPair<'_>)) {
     out.clear();
     let mut count = 0_u32;
     out.extend_from_slice(&[0; 4]);

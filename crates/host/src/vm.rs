@@ -410,7 +410,7 @@ fn enter<S: StreamContext, P: WasmParams, R: WasmResults>(
     (ticks, time_max): (u64, Duration),
     (name, function, params): (&'static str, &TypedFunc<P, R>, P),
     stream: S,
-) -> (S, Result<(R, Actions, bool), Arc<Failure>>) {
+) -> Entered<S, R> {
     if let Some(failure) = failed {
         return (stream, Err(Arc::clone(failure)));
     }

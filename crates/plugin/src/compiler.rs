@@ -13,7 +13,7 @@ pub enum Compiler {
         /// How the child is started.
         compiler: ChildCompiler,
         /// Where the code is kept.
-        cache: CompileCache,
+        cache: Box<CompileCache>,
     },
     /// In this process, every time anew: for tests and embedders.
     InProcess,

@@ -34,7 +34,7 @@ impl PluginFilter {
     }
 
     /// Enters the guest; the stream's data moves in and comes back.
-    fn call<A, B: From<A>>(
+    fn call<A, B: From<A> + Continues>(
         &mut self,
         data: Box<StreamData>,
         stopped: B,
@@ -43,10 +43,7 @@ impl PluginFilter {
             host::ContextId,
             WasmStream,
         ) -> host::CallResult<WasmStream, A>,
-    ) -> (Box<StreamData>, Verdict<B>)
-    where
-        B: Continues,
-    {
+    ) -> (Box<StreamData>, Verdict<B>) {
         let Some((cell, id)) = &self.context else { return (data, Verdict::new(B::CONTINUE)) };
         let started = self.plugin.version.engine.ticks();
         let (data, result) = match cell.vm.borrow_mut().as_mut() {

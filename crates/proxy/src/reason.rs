@@ -95,13 +95,11 @@ impl Reason {
 pub(crate) fn phrase(status: StatusCode) -> Option<&'static [u8]> {
     match status.as_u16() {
         // Statuses that Envoy has no words for.
-        209..=225 | 227..=299 | 306 | 309..=399 | 418..=420 | 427 | 430 | 432..=499 | 509 | 512..=599 => {
+        209..=225 | 227..=299 | 306 | 309..=399 | 418..=420 | 427 | 430 | 432..=499 | 509 | 512..=598 => {
             Some(b"Unknown")
         }
-        302 => Some(b"Found"),
-        413 => Some(b"Payload Too Large"),
-        416 => Some(b"Range Not Satisfiable"),
-        505 => Some(b"HTTP Version Not Supported"),
+        203 => Some(b"Non-Authoritative Information"),
+        599 => Some(b"Last Unassigned Server Error Code"),
         _ => None,
     }
 }

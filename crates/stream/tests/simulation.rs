@@ -1,6 +1,13 @@
 //! A seeded simulator: random filters, random peers, random faults. Whatever they do, what comes out is a message, and
 //! nothing is lost or doubled that nobody dropped. A failing seed is printed; `SEED=n cargo test` replays it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first thing that is wrong"
+)]
+
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -8,8 +15,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 use smallvec::SmallVec;
 use wasmgate_stream::{
-    DataAction, Direction, Filter, HeadersAction, Interest, LocalReply, RequestHead, ResponseHead, Stream, StreamData,
-    StreamInfo, StreamLimits, StreamState, Then, TrailersAction, Verdict,
+    DataAction, Direction, Filter, HeadersAction, Interest, LocalReply, RequestHead, ResponseHead, Stream,
+    StreamData, StreamInfo, StreamLimits, StreamState, Then, TrailersAction, Verdict,
 };
 
 const SEEDS: u64 = 512;
@@ -29,7 +36,12 @@ impl Dice {
             0..=7 => then.push(Then::Continue(Direction::Request)),
             8..=15 => then.push(Then::Continue(Direction::Response)),
             16 if self.lossy => then.push(Then::Reset { details: "dice" }),
-            17 if self.lossy => then.push(Then::LocalReply(Box::new(LocalReply::new(StatusCode::FORBIDDEN, "", "dice", "no")))),
+            17 if self.lossy => then.push(Then::LocalReply(Box::new(LocalReply::new(
+                StatusCode::FORBIDDEN,
+                "",
+                "dice",
+                "no",
+            )))),
             18 => then.push(Then::Bypass),
             _ => {}
         }
@@ -52,17 +64,30 @@ impl Filter for Dice {
         self.interest
     }
 
-    fn request_headers(&mut self, data: Box<StreamData>, _: bool) -> (Box<StreamData>, Verdict<HeadersAction>) {
+    fn request_headers(
+        &mut self,
+        data: Box<StreamData>,
+        _: bool,
+    ) -> (Box<StreamData>, Verdict<HeadersAction>) {
         let verdict = self.headers();
         (data, verdict)
     }
 
-    fn response_headers(&mut self, data: Box<StreamData>, _: bool) -> (Box<StreamData>, Verdict<HeadersAction>) {
+    fn response_headers(
+        &mut self,
+        data: Box<StreamData>,
+        _: bool,
+    ) -> (Box<StreamData>, Verdict<HeadersAction>) {
         let verdict = self.headers();
         (data, verdict)
     }
 
-    fn data(&mut self, direction: Direction, data: Box<StreamData>, _: bool) -> (Box<StreamData>, Verdict<DataAction>) {
+    fn data(
+        &mut self,
+        direction: Direction,
+        data: Box<StreamData>,
+        _: bool,
+    ) -> (Box<StreamData>, Verdict<DataAction>) {
         assert!(data.body(direction).is_some(), "a body callback has a body");
         let action = match self.random.u32(0..8) {
             0 => DataAction::StopAndBuffer,
@@ -74,8 +99,13 @@ impl Filter for Dice {
         (data, verdict)
     }
 
-    fn trailers(&mut self, _: Direction, data: Box<StreamData>) -> (Box<StreamData>, Verdict<TrailersAction>) {
-        let action = if self.random.u32(0..4) == 0 { TrailersAction::StopIteration } else { TrailersAction::Continue };
+    fn trailers(
+        &mut self,
+        _: Direction,
+        data: Box<StreamData>,
+    ) -> (Box<StreamData>, Verdict<TrailersAction>) {
+        let action =
+            if self.random.u32(0..4) == 0 { TrailersAction::StopIteration } else { TrailersAction::Continue };
         let verdict = Verdict { action, then: self.then() };
         (data, verdict)
     }
@@ -97,7 +127,9 @@ struct Script {
 impl Script {
     fn new(random: &mut fastrand::Rng) -> Self {
         let count = random.usize(0..6);
-        let pieces = (0..count).map(|_| (0..random.usize(0..2000)).map(|_| random.u8(..)).collect::<Vec<u8>>().into()).collect();
+        let pieces = (0..count)
+            .map(|_| (0..random.usize(0..2000)).map(|_| random.u8(..)).collect::<Vec<u8>>().into())
+            .collect();
         Self { pieces, trailers: random.u32(0..4) == 0, sent_headers: false, done: false }
     }
 
@@ -125,7 +157,11 @@ impl Got {
     }
 }
 
-fn stream(random: &mut fastrand::Rng, lossy: bool, ended: &std::rc::Rc<std::cell::Cell<u32>>) -> (Stream<Dice>, u32) {
+fn stream(
+    random: &mut fastrand::Rng,
+    lossy: bool,
+    ended: &std::rc::Rc<std::cell::Cell<u32>>,
+) -> (Stream<Dice>, u32) {
     let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let info = StreamInfo {
         start: SystemTime::UNIX_EPOCH,
@@ -244,7 +280,10 @@ fn simulate(seed: u64, lossy: bool) {
     take(&mut stream, &mut down, Direction::Response);
     if !lossy && stream.state() == StreamState::Open {
         assert!(request_bytes.starts_with(&up.bytes), "nothing is lost, doubled or reordered on the way up");
-        assert!(response_bytes.starts_with(&down.bytes), "nothing is lost, doubled or reordered on the way down");
+        assert!(
+            response_bytes.starts_with(&down.bytes),
+            "nothing is lost, doubled or reordered on the way down"
+        );
         if up.is_complete() {
             assert_eq!(up.bytes.len(), request_bytes.len(), "the end comes after everything");
         }

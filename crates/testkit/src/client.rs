@@ -26,7 +26,12 @@ impl RawAnswer {
     /// The value of a header, the name in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().skip(1).filter_map(|l| l.split_once(':')).find(|(n, _)| *n == name).map(|(_, v)| v.trim())
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|l| l.split_once(':'))
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| v.trim())
     }
 
     /// The names of all headers in order.
@@ -172,7 +177,8 @@ pub fn once(address: SocketAddr, bytes: &[u8]) -> io::Result<RawAnswer> {
 /// A request as curl sends it.
 #[must_use]
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: test.example\r\nUser-Agent: test\r\nAccept: */*\r\n");
+    let mut text =
+        format!("{method} {path} HTTP/1.1\r\nHost: test.example\r\nUser-Agent: test\r\nAccept: */*\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -189,11 +195,14 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -
 /// # Errors
 /// hyper's, as text.
 pub fn http2(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Http2Answer, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(address).await.map_err(|e| e.to_string())?;
         let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .map_err(|e| e.to_string())?;
         tokio::spawn(connection);
         let mut request = http::Request::builder().uri(format!("http://test.example{path}"));
         for (name, value) in headers {
@@ -203,7 +212,8 @@ pub fn http2(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Resul
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let status = response.status().as_u16();
         let pairs = response.headers().iter();
-        let headers = pairs.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
+        let headers =
+            pairs.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
         let body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes().to_vec();
         Ok(Http2Answer { status, headers, body })
     })

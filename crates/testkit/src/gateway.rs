@@ -43,7 +43,8 @@ impl GatewayBuilder {
     /// Adds a route that sends everything to an endpoint.
     #[must_use]
     pub fn backend(self, endpoint: SocketAddr) -> Self {
-        self.manifest("route.yaml", manifests::route()).manifest("backend.yaml", manifests::service_entry(endpoint))
+        self.manifest("route.yaml", manifests::route())
+            .manifest("backend.yaml", manifests::service_entry(endpoint))
     }
 
     /// Sets the number of workers.
@@ -211,7 +212,11 @@ impl RunningGateway {
     pub fn plugin(&self, name: &str) -> Option<serde_json::Value> {
         let answer = self.admin_get("/plugins").ok()?;
         let json: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-        json.get("plugins")?.as_array()?.iter().find(|p| p.get("name").and_then(|n| n.as_str()) == Some(name)).cloned()
+        json.get("plugins")?
+            .as_array()?
+            .iter()
+            .find(|p| p.get("name").and_then(|n| n.as_str()) == Some(name))
+            .cloned()
     }
 
     /// Waits until a plug-in's field has a value.
@@ -222,16 +227,29 @@ impl RunningGateway {
         let reached = wait_until(Instant::now() + PATIENCE, || {
             self.plugin(name).filter(|p| p.get(field).is_some_and(|f| f.as_str() == Some(value)))
         });
-        reached.ok_or_else(|| io::Error::other(format!("{name}: {field} is never {value:?}: {:?}\n{}", self.plugin(name), self.log())))
+        reached.ok_or_else(|| {
+            io::Error::other(format!(
+                "{name}: {field} is never {value:?}: {:?}\n{}",
+                self.plugin(name),
+                self.log()
+            ))
+        })
     }
 
     /// Waits until an answer satisfies a condition.
     ///
     /// # Errors
     /// When that does not happen; with the last answer.
-    pub fn wait_for_answer(&self, path: &str, headers: &[(&str, &str)], is_right: impl Fn(&RawAnswer) -> bool) -> io::Result<RawAnswer> {
-        let answer = wait_until(Instant::now() + PATIENCE, || self.get(path, headers).ok().filter(|a| is_right(a)));
-        answer.ok_or_else(|| io::Error::other(format!("never: {:?}\n{}", self.get(path, headers), self.log())))
+    pub fn wait_for_answer(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        is_right: impl Fn(&RawAnswer) -> bool,
+    ) -> io::Result<RawAnswer> {
+        let answer =
+            wait_until(Instant::now() + PATIENCE, || self.get(path, headers).ok().filter(|a| is_right(a)));
+        answer
+            .ok_or_else(|| io::Error::other(format!("never: {:?}\n{}", self.get(path, headers), self.log())))
     }
 
     /// Asks it to end with SIGTERM and waits.

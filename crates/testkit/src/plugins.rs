@@ -26,7 +26,13 @@ fn target() -> PathBuf {
 #[must_use]
 pub fn rust(folder: &str, crate_name: &str) -> PathBuf {
     let mut command = Command::new("cargo");
-    command.current_dir(repository().join(folder)).args(["build", "--release", "--locked", "--target", "wasm32-wasip1"]);
+    command.current_dir(repository().join(folder)).args([
+        "build",
+        "--release",
+        "--locked",
+        "--target",
+        "wasm32-wasip1",
+    ]);
     // The host build's flags and tools are not the plug-in's.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_TARGET_DIR"] {
         command.env_remove(variable);
@@ -49,7 +55,11 @@ pub fn go(folder: &str) -> PathBuf {
     // Two tests may build at once: each writes a file of its own, and the rename is atomic.
     let mine = out.with_extension(format!("{}.wasm", std::process::id()));
     let mut command = Command::new(go);
-    command.current_dir(repository().join(folder)).env("GOOS", "wasip1").env("GOARCH", "wasm").env("GOFLAGS", "-buildvcs=false");
+    command
+        .current_dir(repository().join(folder))
+        .env("GOOS", "wasip1")
+        .env("GOARCH", "wasm")
+        .env("GOFLAGS", "-buildvcs=false");
     command.args(["build", "-buildmode=c-shared", "-o"]).arg(&mine).arg(".");
     run(&mut command);
     assert!(std::fs::rename(&mine, &out).is_ok(), "cannot keep {}", out.display());
@@ -58,7 +68,9 @@ pub fn go(folder: &str) -> PathBuf {
 
 fn run(command: &mut Command) {
     match command.output() {
-        Ok(output) => assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr)),
+        Ok(output) => {
+            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr))
+        }
         Err(e) => panic!("{command:?}: {e}"),
     }
 }

@@ -54,7 +54,9 @@ impl Upstream {
     /// # Errors
     /// The system's.
     pub fn ok(body: &str) -> std::io::Result<Self> {
-        Self::start(Behaviour::Answer(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()))
+        Self::start(Behaviour::Answer(
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes(),
+        ))
     }
 
     /// Where it listens.
@@ -122,7 +124,10 @@ fn complete(buffer: &[u8]) -> Option<usize> {
         let body = buffer.get(head..)?;
         return body.windows(5).position(|w| w == b"0\r\n\r\n").map(|at| head + at + 5);
     }
-    let length = text.lines().find_map(|l| l.strip_prefix("content-length: ")).and_then(|l| l.trim().parse::<usize>().ok());
+    let length = text
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length: "))
+        .and_then(|l| l.trim().parse::<usize>().ok());
     let end = head + length.unwrap_or(0);
     (buffer.len() >= end).then_some(end)
 }

@@ -333,16 +333,25 @@ impl EncodeLabelSet for Labels<'_> {
     }
 }
 
+/// The samples of one name.
+#[derive(Debug)]
+struct Group {
+    name: &'static str,
+    help: &'static str,
+    is_gauge: bool,
+    samples: Vec<(Vec<(&'static str, String)>, u64)>,
+}
+
 /// Gives the samples to the encoder, those of one name together.
 #[derive(Debug)]
-struct Collector(Vec<(&'static str, &'static str, bool, Vec<(Vec<(&'static str, String)>, u64)>)>);
+struct Collector(Vec<Group>);
 
 impl prometheus_client::collector::Collector for Collector {
     fn encode(
         &self,
         mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
     ) -> Result<(), std::fmt::Error> {
-        for (name, help, is_gauge, samples) in &self.0 {
+        for Group { name, help, is_gauge, samples } in &self.0 {
             let kind = if *is_gauge {
                 prometheus_client::metrics::MetricType::Gauge
             } else {
@@ -365,14 +374,11 @@ impl prometheus_client::collector::Collector for Collector {
 
 /// Prometheus' text format.
 pub(crate) fn prometheus(state: &AdminState) -> Result<String, std::fmt::Error> {
-    let mut groups: Vec<(&'static str, &'static str, bool, Vec<(Vec<(&'static str, String)>, u64)>)> =
-        Vec::new();
-    for sample in samples(state) {
-        match groups.iter_mut().find(|(name, ..)| *name == sample.name) {
-            Some((.., samples)) => samples.push((sample.labels, sample.value)),
-            None => {
-                groups.push((sample.name, sample.help, sample.is_gauge, vec![(sample.labels, sample.value)]))
-            }
+    let mut groups: Vec<Group> = Vec::new();
+    for Sample { name, help, is_gauge, labels, value, .. } in samples(state) {
+        match groups.iter_mut().find(|g| g.name == name) {
+            Some(group) => group.samples.push((labels, value)),
+            None => groups.push(Group { name, help, is_gauge, samples: vec![(labels, value)] }),
         }
     }
     let mut registry = Registry::default();

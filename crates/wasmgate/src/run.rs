@@ -49,7 +49,7 @@ impl PluginParts {
         let program = std::env::current_exe().map_err(CommandError::io("cannot find my own program"))?;
         let compiler = Compiler::Child {
             compiler: ChildCompiler::new(program, CompileLimits::default()),
-            cache: CompileCache::open(&cache.join("compiled"))?,
+            cache: Box::new(CompileCache::open(&cache.join("compiled"))?),
         };
         let services = Arc::new(PluginLog::new(levels.wasm_cell()));
         let manager = PluginManager::new(ManagerOptions {

@@ -1,5 +1,12 @@
 //! A plug-in that crashes, loops or leaks hurts nobody else.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first thing that is wrong"
+)]
+
 use wasmgate_testkit::client::{RawClient, once, request};
 use wasmgate_testkit::gateway::{GatewayBuilder, RunningGateway};
 use wasmgate_testkit::upstream::Upstream;
@@ -120,7 +127,10 @@ fn a_storm_of_panics_hurts_no_other_plug_in_and_ends() {
     let gateway = gateway(&upstream, "");
     let mut client = RawClient::connect(gateway.address()).unwrap();
     for _ in 0..40 {
-        assert_eq!(client.request(&request("GET", "/", &[("x-edge", "request:panic")], "")).unwrap().status, 503);
+        assert_eq!(
+            client.request(&request("GET", "/", &[("x-edge", "request:panic")], "")).unwrap().status,
+            503
+        );
     }
     gateway.wait_for_answer("/", &[], |a| a.status == 200).unwrap();
     assert!(faults(&gateway, "trap") >= 9);
@@ -153,16 +163,25 @@ fn requests_with_another_length_than_announced_are_given_up() {
 #[test]
 fn edits_take_effect_where_they_can() {
     let upstream = Upstream::ok("fine").unwrap();
-    let gateway = gateway(&upstream, "  pluginName: root\n  pluginConfig: {word: hello}\n  vmConfig: {env: [{name: EDGE, value: env-value}]}\n");
+    let gateway = gateway(
+        &upstream,
+        "  pluginName: root\n  pluginConfig: {word: hello}\n  vmConfig: {env: [{name: EDGE, value: env-value}]}\n",
+    );
     order(&gateway, "path");
     assert!(upstream.requests().last().unwrap().starts_with("GET /rewritten?by=edge HTTP/1.1\r\n"));
     let answer = order(&gateway, "response-header");
     assert_eq!((answer.header("x-edge-seen"), answer.header("server")), (Some("1"), Some("wasmgate")));
     let property = order(&gateway, "property").text();
-    assert_eq!(property, "httpbin outbound|8000||httpbin.default.svc.cluster.local istio-system.edge env-value {\"word\":\"hello\"}");
+    assert_eq!(
+        property,
+        "httpbin outbound|8000||httpbin.default.svc.cluster.local istio-system.edge env-value {\"word\":\"hello\"}"
+    );
     assert_eq!(order(&gateway, "set-property").text(), "kept");
     let rechunked = order(&gateway, "rechunk");
-    assert_eq!((rechunked.header("transfer-encoding"), rechunked.text().as_str()), (Some("chunked"), "a body of another length"));
+    assert_eq!(
+        (rechunked.header("transfer-encoding"), rechunked.text().as_str()),
+        (Some("chunked"), "a body of another length")
+    );
     assert_eq!(order(&gateway, "replace-response").text(), "replaced");
     assert_eq!(order(&gateway, "drop-status").status, 502);
     let big = request("POST", "/x", &[("x-edge", "buffer-body")], &"z".repeat(300_000));

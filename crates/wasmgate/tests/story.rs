@@ -1,6 +1,13 @@
 //! The story that must always work: a plug-in, an image, a registry with credentials, a gateway that enforces it.
 //! Answers are those of spec: envoy-observed §2, byte for byte but for `server`, `date` and ids.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first thing that is wrong"
+)]
+
 use std::path::Path;
 
 use wasmgate_testkit::client::{RawClient, http2, once, request};
@@ -25,12 +32,16 @@ fn backend(runtime: &tokio::runtime::Runtime) -> wasmgate_sandbox::Backend {
 
 fn push_module(runtime: &tokio::runtime::Runtime, reference: &str, module: &Path, kind: ImageKind) {
     let image = Image::package(&std::fs::read(module).unwrap(), kind).unwrap();
-    let credential = RegistryCredential::Basic { username: USERNAME.to_owned(), password: PASSWORD.to_owned() };
+    let credential =
+        RegistryCredential::Basic { username: USERNAME.to_owned(), password: PASSWORD.to_owned() };
     runtime.block_on(push(&image, &Reference::parse(reference).unwrap(), credential, false)).unwrap();
 }
 
 /// A gateway that enforces a build of the plug-in from a file.
-fn enforcing(runtime: &tokio::runtime::Runtime, module: &Path) -> (RunningGateway, wasmgate_sandbox::Backend) {
+fn enforcing(
+    runtime: &tokio::runtime::Runtime,
+    module: &Path,
+) -> (RunningGateway, wasmgate_sandbox::Backend) {
     let backend = backend(runtime);
     let url = format!("file://{}", module.display());
     let gateway = GatewayBuilder::new(PROGRAM)
@@ -77,14 +88,28 @@ fn a_go_plug_in_from_a_private_registry_is_enforced() {
     assert!(!gateway.log().contains("only true can passthrough"));
     let list = gateway.admin_post("/logging?wasm=debug").unwrap();
     assert_eq!(list.status, 200);
-    assert!(list.text().starts_with("active loggers:\n") && list.text().contains("\n  wasm: debug\n"), "{}", list.text());
+    assert!(
+        list.text().starts_with("active loggers:\n") && list.text().contains("\n  wasm: debug\n"),
+        "{}",
+        list.text()
+    );
     assert_eq!(list.header("content-type"), Some("text/plain; charset=UTF-8"));
     assert_eq!(list.header("cache-control"), Some("no-cache, max-age=0"));
     gateway.get("/status/418", &[("allow", "false")]).unwrap();
-    let line = gateway.wait_for_log(&format!("wasm log {NAME}: request header: 'allow' is false, only true can passthrough")).unwrap();
+    let line = gateway
+        .wait_for_log(&format!(
+            "wasm log {NAME}: request header: 'allow' is false, only true can passthrough"
+        ))
+        .unwrap();
     let parts: Vec<&str> = line.split('\t').collect();
     assert_eq!(parts.len(), 5, "{line}");
-    assert!(parts[0].ends_with('Z') && parts[0].len() == 27 && parts[1] == "debug" && parts[4].starts_with("thread="), "{line}");
+    assert!(
+        parts[0].ends_with('Z')
+            && parts[0].len() == 27
+            && parts[1] == "debug"
+            && parts[4].starts_with("thread="),
+        "{line}"
+    );
 }
 
 /// What every build of the plug-in answers.
@@ -93,7 +118,10 @@ fn check_answers(gateway: &RunningGateway) {
     let denied = get(&[]);
     assert!(denied.head.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{}", denied.head);
     assert_eq!(denied.header_names(), ["content-type", "content-length", "date", "server"]);
-    assert_eq!((denied.header("content-type"), denied.header("content-length")), (Some("text/plain"), Some("28")));
+    assert_eq!(
+        (denied.header("content-type"), denied.header("content-length")),
+        (Some("text/plain"), Some("28"))
+    );
     assert_eq!(denied.text(), DENIED);
 
     let allowed = get(&[("allow", "true")]);
@@ -169,14 +197,20 @@ fn the_go_and_the_rust_build_give_envoys_answers() {
 
 #[test]
 fn the_committed_plug_in_behaves_as_its_source() {
-    let committed = plugins::repository().join("examples/plugins/rust/header-authorization/header-authorization.wasm");
-    assert!(std::fs::metadata(&committed).unwrap().len() < 200 << 10, "the demo's plug-in stays under 200 KiB");
+    let committed =
+        plugins::repository().join("examples/plugins/rust/header-authorization/header-authorization.wasm");
+    assert!(
+        std::fs::metadata(&committed).unwrap().len() < 200 << 10,
+        "the demo's plug-in stays under 200 KiB"
+    );
     let runtime = runtime();
     let answers = [committed.as_path(), plugins::header_authorization_rust()].map(|module| {
         let (gateway, _backend) = enforcing(&runtime, module);
         check_answers(&gateway);
-        let strip = |text: String| text.lines().filter(|l| !l.starts_with("date:")).collect::<Vec<_>>().join("\n");
-        [&[][..], &[("allow", "x")], &[("allow", "true")]].map(|h| strip(gateway.get("/status/200", h).unwrap().head))
+        let strip =
+            |text: String| text.lines().filter(|l| !l.starts_with("date:")).collect::<Vec<_>>().join("\n");
+        [&[][..], &[("allow", "x")], &[("allow", "true")]]
+            .map(|h| strip(gateway.get("/status/200", h).unwrap().head))
     });
     assert_eq!(answers[0], answers[1]);
 }
@@ -199,24 +233,56 @@ fn the_access_log_has_the_fields_of_an_istio_gateway_in_order() {
     assert_eq!(
         keys,
         [
-            "bytes_received", "bytes_sent", "downstream_local_address", "downstream_remote_address", "duration",
-            "istio_policy_status", "method", "path", "protocol", "request_id", "requested_server_name", "response_code",
-            "response_flags", "route_name", "start_time", "trace_id", "upstream_cluster", "upstream_host",
-            "upstream_local_address", "upstream_service_time", "upstream_response_time",
-            "upstream_transport_failure_reason", "user_agent", "x_forwarded_for", "authority_for",
+            "bytes_received",
+            "bytes_sent",
+            "downstream_local_address",
+            "downstream_remote_address",
+            "duration",
+            "istio_policy_status",
+            "method",
+            "path",
+            "protocol",
+            "request_id",
+            "requested_server_name",
+            "response_code",
+            "response_flags",
+            "route_name",
+            "start_time",
+            "trace_id",
+            "upstream_cluster",
+            "upstream_host",
+            "upstream_local_address",
+            "upstream_service_time",
+            "upstream_response_time",
+            "upstream_transport_failure_reason",
+            "user_agent",
+            "x_forwarded_for",
+            "authority_for",
         ]
     );
     assert!(denied.as_object().unwrap().values().all(serde_json::Value::is_string));
     for (key, value) in [
-        ("response_code", "403"), ("response_flags", "-"), ("bytes_sent", "28"), ("route_name", "httpbin"),
-        ("upstream_cluster", CLUSTER), ("upstream_host", "-"), ("method", "GET"), ("path", "/status/418"),
-        ("protocol", "HTTP/1.1"), ("authority_for", "test.example"),
+        ("response_code", "403"),
+        ("response_flags", "-"),
+        ("bytes_sent", "28"),
+        ("route_name", "httpbin"),
+        ("upstream_cluster", CLUSTER),
+        ("upstream_host", "-"),
+        ("method", "GET"),
+        ("path", "/status/418"),
+        ("protocol", "HTTP/1.1"),
+        ("authority_for", "test.example"),
     ] {
         assert_eq!(denied[key], value, "{key}: {denied}");
     }
     let allowed = line(1);
     let endpoint = backend.address().to_string();
-    for (key, value) in [("response_code", "418"), ("bytes_sent", "135"), ("upstream_host", endpoint.as_str()), ("upstream_cluster", CLUSTER)] {
+    for (key, value) in [
+        ("response_code", "418"),
+        ("bytes_sent", "135"),
+        ("upstream_host", endpoint.as_str()),
+        ("upstream_cluster", CLUSTER),
+    ] {
         assert_eq!(allowed[key], value, "{key}: {allowed}");
     }
 }
@@ -246,7 +312,11 @@ fn every_admin_endpoint_answers() {
     }
     let filtered = gateway.admin_get("/stats?filter=downstream_rq_4xx").unwrap().text();
     assert_eq!(filtered.lines().count(), 1, "{filtered}");
-    for (path, status, text) in [("/nothing", 404, "invalid path"), ("/logging", 405, "POST required"), ("/stats?filter=(", 400, "Invalid re2 regex")] {
+    for (path, status, text) in [
+        ("/nothing", 404, "invalid path"),
+        ("/logging", 405, "POST required"),
+        ("/stats?filter=(", 400, "Invalid re2 regex"),
+    ] {
         let answer = gateway.admin_get(path).unwrap();
         assert_eq!(answer.status, status, "{path}");
         assert!(answer.text().contains(text), "{path}: {}", answer.text());
@@ -263,7 +333,8 @@ fn sigterm_ends_the_gateway_with_the_last_answer_given() {
     let runtime = runtime();
     let (mut gateway, _backend) = enforcing(&runtime, plugins::header_authorization_rust());
     let address = gateway.address();
-    let slow = std::thread::spawn(move || once(address, &request("GET", "/delay/1", &[("allow", "true")], "")));
+    let slow =
+        std::thread::spawn(move || once(address, &request("GET", "/delay/1", &[("allow", "true")], "")));
     // The request must be on its way before the signal.
     gateway.wait_for_answer("/status/200", &[("allow", "true")], |a| a.status == 200).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));

@@ -1,5 +1,12 @@
 //! Versions change under load, and a broken one never takes the place of one that works.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first thing that is wrong"
+)]
+
 use std::path::PathBuf;
 
 use wasmgate_artifact::{Image, ImageKind, Reference, RegistryCredential, push};
@@ -22,9 +29,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let authentication = Authentication::Bearer { username: "u".to_owned(), password: "p".to_owned() };
-        let registry = runtime.block_on(Registry::start(([127, 0, 0, 1], 0).into(), RegistryOptions { authentication })).unwrap();
+        let registry = runtime
+            .block_on(Registry::start(([127, 0, 0, 1], 0).into(), RegistryOptions { authentication }))
+            .unwrap();
         Self { runtime, registry, upstream: Upstream::ok("fine").unwrap() }
     }
 
@@ -100,20 +110,29 @@ fn a_stream_finishes_on_the_version_that_it_began_with() {
     let scene = Scene::new();
     let gateway = scene.gateway();
     let edge = format!("file://{}", plugins::edge().display());
-    gateway.write("plugin.yaml", &manifests::plugin("header-authorization", &edge, "  pluginConfig: {v: 1}\n")).unwrap();
+    gateway
+        .write("plugin.yaml", &manifests::plugin("header-authorization", &edge, "  pluginConfig: {v: 1}\n"))
+        .unwrap();
     gateway.wait_for_answer("/", &[("x-edge", "property")], |a| a.text().contains("{\"v\":1}")).unwrap();
     // Half a body: the stream is inside the first version.
     let mut client = RawClient::connect(gateway.address()).unwrap();
-    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nx-edge: buffer-body\r\nContent-Length: 6\r\n\r\nabc").unwrap();
-    gateway.write("plugin.yaml", &manifests::plugin("header-authorization", &edge, "  pluginConfig: {v: 2}\n")).unwrap();
+    client
+        .send(b"POST / HTTP/1.1\r\nHost: a\r\nx-edge: buffer-body\r\nContent-Length: 6\r\n\r\nabc")
+        .unwrap();
+    gateway
+        .write("plugin.yaml", &manifests::plugin("header-authorization", &edge, "  pluginConfig: {v: 2}\n"))
+        .unwrap();
     gateway.wait_for_answer("/", &[("x-edge", "property")], |a| a.text().contains("{\"v\":2}")).unwrap();
     client.send(b"def").unwrap();
     assert_eq!(client.answer(false).unwrap().text(), "6 bytes");
     // Once it is over, the old VMs go: one per worker is left.
-    let settled = wasmgate_testkit::peers::process::wait_until(std::time::Instant::now() + wasmgate_testkit::gateway::PATIENCE, || {
-        let plugin = gateway.plugin(NAME)?;
-        plugin["workers"].as_array()?.iter().all(|w| w["vms"] == 1).then_some(())
-    });
+    let settled = wasmgate_testkit::peers::process::wait_until(
+        std::time::Instant::now() + wasmgate_testkit::gateway::PATIENCE,
+        || {
+            let plugin = gateway.plugin(NAME)?;
+            plugin["workers"].as_array()?.iter().all(|w| w["vms"] == 1).then_some(())
+        },
+    );
     assert!(settled.is_some(), "{:?}", gateway.plugin(NAME));
 }
 
@@ -161,10 +180,20 @@ fn a_version_that_cannot_be_had_or_started_never_replaces_one_that_works() {
     scene.push("broken", b"\0asm\x01\0\0\0\xff\xff\xff");
     breaks(&gateway, &scene.plugin("broken", ""), "InvalidModule", "does not compile");
     scene.push("no-abi", &wat::parse_str("(module (memory (export \"memory\") 1))").unwrap());
-    breaks(&gateway, &scene.plugin("no-abi", ""), "UnsupportedABI", "missing or unknown Proxy-Wasm ABI version");
+    breaks(
+        &gateway,
+        &scene.plugin("no-abi", ""),
+        "UnsupportedABI",
+        "missing or unknown Proxy-Wasm ABI version",
+    );
     let import = "(module (import \"env\" \"no_such_function\" (func)) (memory (export \"memory\") 1) (func (export \"proxy_abi_version_0_2_1\")) (func (export \"malloc\") (param i32) (result i32) i32.const 8))";
     scene.push("import", &wat::parse_str(import).unwrap());
-    breaks(&gateway, &scene.plugin("import", ""), "UnsupportedImport", "missing import: env.no_such_function");
+    breaks(
+        &gateway,
+        &scene.plugin("import", ""),
+        "UnsupportedImport",
+        "missing import: env.no_such_function",
+    );
     let pin = format!("  sha256: {}\n", "0".repeat(64));
     breaks(&gateway, &scene.plugin("v0.0.1", &pin), "DigestMismatch", "which does not match");
     let edge = format!("file://{}", plugins::edge().display());
@@ -187,7 +216,10 @@ fn wrong_credentials_and_missing_secrets_say_so() {
     breaks(&gateway, &scene.plugin("v0.0.2", ""), "Unauthorized", "incorrect username or password");
     gateway.remove("secret.yaml").unwrap();
     let status = gateway.wait_for_plugin(NAME, "reason", "SecretNotFound").unwrap();
-    assert!(status["message"].as_str().unwrap().contains("secret istio-system/wasm-secret not found"), "{status}");
+    assert!(
+        status["message"].as_str().unwrap().contains("secret istio-system/wasm-secret not found"),
+        "{status}"
+    );
     gateway.write("secret.yaml", &scene.secret("p")).unwrap();
     gateway.wait_for_plugin(NAME, "state", "ready").unwrap();
 }
@@ -211,9 +243,15 @@ fn a_manifest_that_is_wrong_is_reported_with_its_place_and_changes_nothing() {
         let dump = gateway.admin_get("/config_dump").unwrap().text();
         assert!(dump.contains("plugin.yaml:"), "{dump}");
         gateway.write("plugin.yaml", &good).unwrap();
-        wasmgate_testkit::peers::process::wait_until(std::time::Instant::now() + wasmgate_testkit::gateway::PATIENCE, || {
-            gateway.admin_get("/stats?filter=manifest_errors").ok().filter(|a| a.text().ends_with(": 0\n"))
-        })
+        wasmgate_testkit::peers::process::wait_until(
+            std::time::Instant::now() + wasmgate_testkit::gateway::PATIENCE,
+            || {
+                gateway
+                    .admin_get("/stats?filter=manifest_errors")
+                    .ok()
+                    .filter(|a| a.text().ends_with(": 0\n"))
+            },
+        )
         .unwrap();
     }
 }
@@ -222,7 +260,10 @@ fn a_manifest_that_is_wrong_is_reported_with_its_place_and_changes_nothing() {
 fn a_registry_that_comes_back_is_noticed() {
     let scene = Scene::new();
     let gateway = scene.gateway();
-    scene.push("v0.0.2", &changed(&module(plugins::header_authorization_rust().into()), "Forbidden by version 0.0.2!!"));
+    scene.push(
+        "v0.0.2",
+        &changed(&module(plugins::header_authorization_rust().into()), "Forbidden by version 0.0.2!!"),
+    );
     scene.registry.set_fault(Some((FaultTarget::Manifest, Fault::Status(503, None))));
     gateway.write("plugin.yaml", &scene.plugin("v0.0.2", "")).unwrap();
     gateway.wait_for_plugin(NAME, "reason", "RegistryUnreachable").unwrap();

@@ -134,8 +134,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Feeds input in pieces; gives the body and what is left behind it.
-    fn decode(input: &[u8], piece: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, ChunkError> {
+    /// A body and what is left behind it; `None` when it is not complete.
+    type Decoded = Option<(Vec<u8>, Vec<u8>)>;
+
+    /// Feeds input in pieces.
+    fn decode(input: &[u8], piece: usize) -> Result<Decoded, ChunkError> {
         let mut decoder = ChunkedDecoder::new();
         let (mut buffer, mut body) = (BytesMut::new(), Vec::new());
         let mut pieces = input.chunks(piece.max(1));

@@ -70,7 +70,11 @@ fn take_one(input: &mut BytesMut, method: &Method, bytes_max: usize) -> Result<O
     type Span = (u32, u32);
     let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, input, &mut storage);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        input,
+        &mut storage,
+    );
     let end = match parsed.map_err(HeadError::Malformed)? {
         httparse::Status::Complete(end) if end <= bytes_max => end,
         httparse::Status::Partial if input.len() <= bytes_max => return Ok(None),

@@ -9,6 +9,10 @@ use super::connection::UpstreamConnection;
 /// Idle connections by endpoint, the latest on top: the others grow old and are closed.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    #[expect(
+        clippy::vec_box,
+        reason = "a connection is boxed in its exchange too: moving the pointer is all that taking costs"
+    )]
     idle: HashMap<SocketAddr, Vec<Box<UpstreamConnection>>>,
     idle_max: Duration,
     connections_max: usize,

@@ -1,0 +1,38 @@
+# One entry for everything; each target prints what it runs.
+
+.PHONY: help demo test lint unit bench fmt deps clean
+
+help: ## This list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: ## Build, then run the whole story in one process
+	cargo build --release --locked -p wasmgate
+	./target/release/wasmgate demo $(DEMO_ARGS)
+
+test: deps lint unit ## Install what the tests need, then run every check and test
+
+deps: ## Install what the tests need (Debian packages, a plug-in target, Go, cargo-deny)
+	./scripts/test-deps
+
+lint: ## Formatting, clippy with warnings denied, licences and sources of dependencies
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	./target/tools/bin/cargo-deny --locked check licenses bans sources
+
+unit: ## Unit, scenario, registry and Envoy comparison tests
+	cargo test --workspace --locked
+
+bench: ## Run nginx, HAProxy, Envoy and Wasmgate in turn; report in bench/out
+	./scripts/test-deps bench
+	cargo build --release --locked -p wasmgate -p wasmgate-bench
+	mkdir -p target/plugins
+	cd examples/plugins/go/header-authorization && GOOS=wasip1 GOARCH=wasm GOFLAGS=-buildvcs=false PATH="$$PATH:$(CURDIR)/target/plugins/go-venv/bin" go build -buildmode=c-shared -o $(CURDIR)/target/plugins/bench-go.wasm .
+	./target/release/wasmgate-bench --wasmgate target/release/wasmgate \
+		--go-plugin target/plugins/bench-go.wasm \
+		--rust-plugin examples/plugins/rust/header-authorization/header-authorization.wasm $(BENCH_ARGS)
+
+fmt: ## Format everything
+	cargo fmt --all
+
+clean: ## Remove what was built
+	cargo clean
