@@ -21,7 +21,8 @@ fn run(program: &str, directory: &Path, arguments: &[&str]) {
 fn copy(directory: &Path, from: &str, registry: &DockerRegistry, tag: &str, more: &[&str]) {
     let to = format!("docker://{}/tools/plugin:{tag}", registry.name());
     let credentials = format!("{USERNAME}:{PASSWORD}");
-    let mut arguments = vec!["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds", &credentials];
+    let mut arguments =
+        vec!["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds", &credentials];
     arguments.extend(more);
     arguments.extend([from, &to]);
     run("skopeo", directory, &arguments);
@@ -29,12 +30,16 @@ fn copy(directory: &Path, from: &str, registry: &DockerRegistry, tag: &str, more
 
 fn fetch(registry: &DockerRegistry, tag: &str) -> Fetched {
     let dir = tempfile::tempdir().unwrap();
-    let fetcher = Fetcher::new(Arc::new(Store::open(dir.path()).unwrap()), FetcherOptions::default()).unwrap();
+    let fetcher =
+        Fetcher::new(Arc::new(Store::open(dir.path()).unwrap()), FetcherOptions::default()).unwrap();
     let name = registry.name();
-    let config = format!("{{\"auths\": {{\"{name}\": {{\"username\": \"{USERNAME}\", \"password\": \"{PASSWORD}\"}}}}}}");
+    let config = format!(
+        "{{\"auths\": {{\"{name}\": {{\"username\": \"{USERNAME}\", \"password\": \"{PASSWORD}\"}}}}}}"
+    );
     let source = ModuleSource::Oci(format!("{name}/tools/plugin:{tag}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let fetched = runtime.block_on(fetcher.fetch(&source, PullMode::Always, Some(config.as_bytes()), None)).unwrap();
+    let fetched =
+        runtime.block_on(fetcher.fetch(&source, PullMode::Always, Some(config.as_bytes()), None)).unwrap();
     let wanted = std::fs::read(plugins::header_authorization_rust()).unwrap();
     assert_eq!(std::fs::read(&fetched.path).unwrap(), wanted, "{tag}");
     fetched
@@ -49,11 +54,20 @@ fn images_of_buildah_and_umoci_copied_by_skopeo_are_understood() {
 
     // The two-line Dockerfile of the story.
     std::fs::write(at.join("Dockerfile"), "FROM scratch\nADD plugin.wasm ./plugin.wasm\n").unwrap();
-    std::fs::write(at.join("policy.json"), "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}").unwrap();
+    std::fs::write(at.join("policy.json"), "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}")
+        .unwrap();
     let storage = ["--storage-driver", "vfs", "--root", "root", "--runroot", "run"];
     let with = |more: &[&'static str]| [&storage[..], more].concat();
-    run("buildah", at, &with(&["bud", "--isolation", "chroot", "--signature-policy", "policy.json", "-q", "-t", "x", "."]));
-    run("buildah", at, &with(&["push", "--signature-policy", "policy.json", "-q", "x", "oci-archive:built.tar"]));
+    run(
+        "buildah",
+        at,
+        &with(&["bud", "--isolation", "chroot", "--signature-policy", "policy.json", "-q", "-t", "x", "."]),
+    );
+    run(
+        "buildah",
+        at,
+        &with(&["push", "--signature-policy", "policy.json", "-q", "x", "oci-archive:built.tar"]),
+    );
     copy(at, "oci-archive:built.tar", &registry, "buildah-oci", &[]);
     assert_eq!(fetch(&registry, "buildah-oci").layout, Layout::OciCompat);
     copy(at, "oci-archive:built.tar", &registry, "buildah-docker", &["--format", "v2s2"]);

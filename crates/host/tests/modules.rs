@@ -1,0 +1,352 @@
+//! The host against compiled modules: what loads, what is refused and with which words, what hostcalls answer.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first thing that is wrong"
+)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use wasmgate_host::{
+    AbiVersion, BufferType, Direction, EditOutcome, Engine, EpochTicker, FailureReason, HeaderEdit,
+    HeadersAction, Limits, LoadError, LogLevel, LogSource, MapType, Module, PluginContext, PropertyValue,
+    Services, StartError, StreamAction, StreamContext, Vm,
+};
+
+/// A stream of one header map and one body.
+#[derive(Debug, Default)]
+struct Stream {
+    headers: Vec<(Vec<u8>, Vec<u8>)>,
+    body: Option<Bytes>,
+    route_cleared: bool,
+}
+
+impl StreamContext for Box<Stream> {
+    fn has_map(&self, map: MapType) -> bool {
+        map == MapType::RequestHeaders
+    }
+
+    fn header(&self, map: MapType, name: &[u8], out: &mut Vec<u8>) -> bool {
+        let found = self.headers.iter().find(|(n, _)| n == name).filter(|_| self.has_map(map));
+        found.is_some_and(|(_, v)| {
+            out.extend_from_slice(v);
+            true
+        })
+    }
+
+    fn for_each_header(&self, _: MapType, each: &mut dyn FnMut(&[u8], &[u8])) {
+        self.headers.iter().for_each(|(n, v)| each(n, v));
+    }
+
+    fn edit_headers(&mut self, map: MapType, edit: HeaderEdit<'_>) -> EditOutcome {
+        match (map, edit) {
+            (MapType::RequestHeaders, HeaderEdit::Add(n, v)) => self.headers.push((n.to_vec(), v.to_vec())),
+            (MapType::RequestHeaders, HeaderEdit::Remove(n)) => self.headers.retain(|(name, _)| name != n),
+            (MapType::RequestHeaders, _) => {}
+            (MapType::RequestTrailers, _) => return EditOutcome::TooLate,
+            _ => return EditOutcome::Unavailable,
+        }
+        EditOutcome::Done
+    }
+
+    fn body(&self, _: BufferType) -> Option<Bytes> {
+        self.body.clone()
+    }
+
+    fn set_body(&mut self, _: BufferType, body: Bytes) -> bool {
+        self.body.replace(body).is_some()
+    }
+
+    fn property(&self, path: &[&[u8]]) -> Option<PropertyValue> {
+        (path == [&b"request"[..], b"path"]).then(|| PropertyValue::text("/p"))
+    }
+
+    fn set_property(&mut self, _: &[u8], _: &[u8]) -> bool {
+        true
+    }
+
+    fn clear_route_cache(&mut self) {
+        self.route_cleared = true;
+    }
+}
+
+#[derive(Debug, Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Services for Log {
+    fn log(&self, _: LogSource<'_>, level: LogLevel, message: &[u8]) {
+        self.0.lock().unwrap().push(format!("{}: {}", level.as_str(), String::from_utf8_lossy(message)));
+    }
+
+    fn log_level(&self) -> LogLevel {
+        LogLevel::Debug
+    }
+}
+
+/// What every module of these tests begins with.
+const PRELUDE: &str = r#"
+  (memory (export "memory") 1)
+  (global $next (mut i32) (i32.const 4096))
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "proxy_on_memory_allocate") (param i32) (result i32)
+    (global.set $next (i32.add (global.get $next) (local.get 0)))
+    (i32.sub (global.get $next) (local.get 0)))
+"#;
+
+fn module(wat: &str) -> Result<Module<Box<Stream>>, LoadError> {
+    Module::new(&Engine::new().unwrap(), &wat::parse_str(wat).unwrap())
+}
+
+fn start(imports: &str, code: &str) -> (Vm<Box<Stream>>, Arc<Log>) {
+    let log = Arc::new(Log::default());
+    let module = module(&format!("(module {imports} {PRELUDE} {code})")).unwrap();
+    let services: Arc<dyn Services> = Arc::clone(&log) as _;
+    let vm = Vm::start(&module, Arc::new(PluginContext::default()), services, Limits::default()).unwrap();
+    (vm, log)
+}
+
+/// Runs `proxy_on_request_headers` once; the guest's result and the stream afterwards.
+fn request(
+    vm: &mut Vm<Box<Stream>>,
+    stream: Stream,
+) -> (Box<Stream>, Result<(HeadersAction, Vec<StreamAction>), FailureReason>) {
+    let (stream, id) = vm.create_stream(Box::new(stream));
+    let id = match id {
+        Ok(id) => id,
+        Err(e) => return (stream, Err(e.reason.clone())),
+    };
+    let (stream, outcome) = vm.on_request_headers(id, stream, 1, true);
+    (stream, outcome.map(|o| (o.action, o.actions.into_vec())).map_err(|e| e.reason.clone()))
+}
+
+#[test]
+fn what_is_no_plug_in_says_what_it_is() {
+    let error = |wat: &str| module(wat).map(|m| m.abi()).unwrap_err().to_string();
+    assert!(error("(module)").contains("missing or unknown Proxy-Wasm ABI version"));
+    assert!(error("(module (func (export \"_start\")))").contains("-buildmode=c-shared"));
+    assert!(
+        error("(module (func (export \"proxy_abi_version_0_3_0\")))")
+            .contains("unsupported Proxy-Wasm ABI version 0.3.0")
+    );
+    assert!(
+        error("(module (func (export \"proxy_abi_version_0_2_1\")))").contains("no memory named \"memory\"")
+    );
+    assert!(
+        error("(module (func (export \"proxy_abi_version_0_2_1\")) (memory (export \"memory\") 1))")
+            .contains("neither proxy_on_memory_allocate nor malloc")
+    );
+    let signature = format!("(module {PRELUDE} (func (export \"proxy_on_log\") (param i64)))");
+    assert!(error(&signature).contains(
+        "bad function signature for proxy_on_log: the module exports i64 -> void, the ABI wants i32 -> void"
+    ));
+    let missing = format!(
+        "(module (import \"env\" \"a\" (func)) (import \"wasi_snapshot_preview1\" \"b\" (func)) {PRELUDE})"
+    );
+    assert_eq!(error(&missing), "missing import: env.a, wasi_snapshot_preview1.b");
+    let mismatch =
+        format!("(module (import \"env\" \"proxy_log\" (func (param i64) (result i32))) {PRELUDE})");
+    assert!(error(&mismatch).contains(
+        "import type mismatch: env.proxy_log, the module wants i64 -> i32, the host has i32 i32 i32 -> i32"
+    ));
+    let engine = Engine::new().unwrap();
+    for (bytes, text) in [
+        (&b""[..], "only 0 bytes"),
+        (b"<!doctype html>", "first bytes are not"),
+        (b"\0asm\x0d\0\x01\0", "component"),
+        (b"\0asm\x01\0\0\0\xff", "not a valid"),
+    ] {
+        let error = Module::<Box<Stream>>::new(&engine, bytes).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    }
+}
+
+#[test]
+fn every_abi_version_is_known() {
+    for (marker, version) in [
+        ("0_1_0", AbiVersion::V0_1_0),
+        ("0_2_0", AbiVersion::V0_2_0),
+        ("0_2_1", AbiVersion::V0_2_1),
+        ("0_2_100", AbiVersion::V0_2_100),
+    ] {
+        let wat = format!("(module {})", PRELUDE.replace("0_2_1", marker));
+        assert_eq!(module(&wat).unwrap().abi(), version);
+    }
+}
+
+#[test]
+fn functions_without_a_result_link_in_both_shapes() {
+    for result in ["", "(result i32)"] {
+        let imports = format!(
+            "(import \"env\" \"proxy_continue_request\" (func {result})) (import \"env\" \"proxy_clear_route_cache\" (func {result}))"
+        );
+        module(&format!("(module {imports} {PRELUDE})")).unwrap();
+    }
+}
+
+#[test]
+fn all_46_functions_of_wasi_are_there_under_both_names() {
+    // Name and parameters: i is i32, l is i64. All but proc_exit return i32.
+    const FUNCTIONS: &str = "args_get ii,args_sizes_get ii,environ_get ii,environ_sizes_get ii,clock_res_get ii,clock_time_get ili,\
+        fd_advise illi,fd_allocate ill,fd_close i,fd_datasync i,fd_fdstat_get ii,fd_fdstat_set_flags ii,fd_fdstat_set_rights ill,\
+        fd_filestat_get ii,fd_filestat_set_size il,fd_filestat_set_times illi,fd_pread iiili,fd_prestat_get ii,fd_prestat_dir_name iii,\
+        fd_pwrite iiili,fd_read iiii,fd_readdir iiili,fd_renumber ii,fd_seek ilii,fd_sync i,fd_tell ii,fd_write iiii,\
+        path_create_directory iii,path_filestat_get iiiii,path_filestat_set_times iiiilli,path_link iiiiiii,path_open iiiiillii,\
+        path_readlink iiiiii,path_remove_directory iii,path_rename iiiiii,path_symlink iiiii,path_unlink_file iii,poll_oneoff iiii,\
+        proc_exit i,proc_raise i,random_get ii,sched_yield ,sock_accept iii,sock_recv iiiiii,sock_send iiiii,sock_shutdown ii";
+    let functions: Vec<&str> = FUNCTIONS.split(',').collect();
+    assert_eq!(functions.len(), 46);
+    for name in ["wasi_snapshot_preview1", "wasi_unstable"] {
+        let import = |f: &&str| {
+            let (function, types) = f.trim().split_once(' ').unwrap_or((f.trim(), ""));
+            let params: String = types.chars().map(|c| if c == 'l' { " i64" } else { " i32" }).collect();
+            let result = if function == "proc_exit" { "" } else { "(result i32)" };
+            format!("(import \"{name}\" \"{function}\" (func (param{params}) {result}))")
+        };
+        let imports: String = functions.iter().map(import).collect();
+        module(&format!("(module {imports} {PRELUDE})")).unwrap();
+    }
+}
+
+#[test]
+fn a_header_is_found_in_any_case_and_a_missing_one_is_not_found() {
+    let imports = r#"(import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))"#;
+    let code = r#"(data (i32.const 16) "X-Name")
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (call $get (i32.const 0) (i32.const 16) (i32.const 6) (i32.const 0) (i32.const 4))
+          (drop (call $log (i32.const 2) (i32.load (i32.const 0)) (i32.load (i32.const 4)))))"#;
+    let (mut vm, log) = start(imports, code);
+    let stream = Stream { headers: vec![(b"x-name".to_vec(), b"value".to_vec())], ..Stream::default() };
+    // The callback's result is the hostcall's status: 0 is Continue, 1 (not found) is Pause.
+    assert_eq!(request(&mut vm, stream).1.unwrap().0, HeadersAction::Continue);
+    assert_eq!(*log.0.lock().unwrap(), ["info: value"]);
+    assert_eq!(request(&mut vm, Stream::default()).1.unwrap().0, HeadersAction::StopAllAndWatermark);
+}
+
+#[test]
+fn bad_pointers_are_statuses_and_not_crashes() {
+    let imports = r#"(import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_header_map_pairs" (func $pairs (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_send_local_response" (func $send (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#;
+    let code = r#"(func $check (param i32 i32) (if (i32.ne (local.get 0) (local.get 1)) (then unreachable)))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (call $check (call $log (i32.const 2) (i32.const -1) (i32.const 10)) (i32.const 6))
+          (call $check (call $log (i32.const 9) (i32.const 0) (i32.const 1)) (i32.const 2))
+          (call $check (call $pairs (i32.const 0) (i32.const -2) (i32.const 0)) (i32.const 6))
+          (call $check (call $pairs (i32.const 99) (i32.const 0) (i32.const 4)) (i32.const 2))
+          (call $check (call $send (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 65535) (i32.const 2) (i32.const 0) (i32.const 0) (i32.const -1)) (i32.const 6))
+          i32.const 0)"#;
+    let (mut vm, _) = start(imports, code);
+    assert_eq!(request(&mut vm, Stream::default()).1.unwrap().0, HeadersAction::Continue);
+}
+
+#[test]
+fn a_local_reply_overrides_the_result_and_the_first_one_wins() {
+    let imports = r#"(import "env" "proxy_send_local_response" (func $send (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))"#;
+    let code = r#"(data (i32.const 16) "first one\00second")
+        (func $reply (param i32 i32 i32) (drop (call $send (local.get 0) (local.get 1) (local.get 2) (local.get 1) (local.get 2) (i32.const 0) (i32.const 0) (i32.const 7))))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (call $reply (i32.const 403) (i32.const 16) (i32.const 9))
+          (call $reply (i32.const 500) (i32.const 26) (i32.const 6))
+          (drop (call $continue (i32.const 1)))
+          i32.const 0)"#;
+    let (mut vm, _) = start(imports, code);
+    let (action, actions) = request(&mut vm, Stream::default()).1.unwrap();
+    assert_eq!(action, HeadersAction::StopAllAndWatermark);
+    let [StreamAction::LocalReply(reply), StreamAction::Continue(Direction::Response)] = actions.as_slice()
+    else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(
+        (reply.status, reply.details.as_str(), &reply.body[..], reply.grpc_status),
+        (403, "first_one", &b"first one"[..], Some(7))
+    );
+}
+
+#[test]
+fn a_trap_poisons_the_vm_and_names_the_function() {
+    let code = r#"(func $deep unreachable) (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $deep) i32.const 0)"#;
+    let (mut vm, _) = start("", code);
+    let failed = request(&mut vm, Stream::default()).1.unwrap_err();
+    assert!(matches!(failed, FailureReason::Trap(_)), "{failed}");
+    let failure = Arc::clone(vm.failure().unwrap());
+    assert_eq!(failure.function, "proxy_on_request_headers");
+    assert!(failure.frames[0].contains("deep"), "{:?}", failure.frames);
+    assert!(request(&mut vm, Stream::default()).1.is_err(), "it is never entered again");
+}
+
+#[test]
+fn a_loop_meets_its_deadline_and_recursion_its_stack() {
+    let engine = Engine::new().unwrap();
+    let _ticker = EpochTicker::start(engine.clone()).unwrap();
+    let limits = Limits { callback_time_max: Duration::from_millis(50), ..Limits::default() };
+    for (body, label) in [("(loop $l (br $l))", "cpu"), ("(call $r)", "stack")] {
+        let code = format!(
+            "(func $r (call $r)) (func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) {body} i32.const 0)"
+        );
+        let module =
+            Module::new(&engine, &wat::parse_str(format!("(module {PRELUDE} {code})")).unwrap()).unwrap();
+        let mut vm = Vm::start(&module, Arc::default(), Arc::new(Log::default()), limits).unwrap();
+        assert_eq!(request(&mut vm, Stream::default()).1.unwrap_err().label(), label);
+    }
+}
+
+#[test]
+fn start_up_that_loops_rejects_or_leaves_is_an_error() {
+    let engine = Engine::new().unwrap();
+    let _ticker = EpochTicker::start(engine.clone()).unwrap();
+    let limits = Limits { start_time_max: Duration::from_millis(50), ..Limits::default() };
+    let start = |imports: &str, code: &str| {
+        let module: Module<Box<Stream>> =
+            Module::new(&engine, &wat::parse_str(format!("(module {imports} {PRELUDE} {code})")).unwrap())
+                .unwrap();
+        Vm::start(&module, Arc::default(), Arc::new(Log::default()), limits).map(|_| ())
+    };
+    let exit = r#"(import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))"#;
+    assert!(
+        start("", "(func (export \"_initialize\") (loop $l (br $l)))")
+            .unwrap_err()
+            .to_string()
+            .contains("limit: cpu")
+    );
+    assert!(
+        start("", "(func (export \"_initialize\") unreachable)")
+            .unwrap_err()
+            .to_string()
+            .contains("Function: _initialize failed")
+    );
+    assert!(matches!(
+        start("", "(func (export \"proxy_on_vm_start\") (param i32 i32) (result i32) i32.const 0)"),
+        Err(StartError::VmStartFalse { .. })
+    ));
+    assert!(matches!(
+        start("", "(func (export \"proxy_on_configure\") (param i32 i32) (result i32) i32.const 0)"),
+        Err(StartError::ConfigureFalse { .. })
+    ));
+    start(exit, "(func (export \"_start\") (call $exit (i32.const 0)))").unwrap();
+    assert!(
+        start(exit, "(func (export \"_start\") (call $exit (i32.const 3)))")
+            .unwrap_err()
+            .to_string()
+            .contains("proc_exit(3)")
+    );
+}
+
+#[test]
+fn what_the_host_does_not_provide_is_said_once() {
+    let imports = r#"(import "env" "proxy_http_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#;
+    let args = "(i32.const 0) ".repeat(10);
+    let code = format!(
+        "(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) (drop (call $call {args})) (i32.ne (call $call {args}) (i32.const 10)))"
+    );
+    let (mut vm, log) = start(imports, &code);
+    assert_eq!(request(&mut vm, Stream::default()).1.unwrap().0, HeadersAction::Continue);
+    let lines = log.0.lock().unwrap();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("proxy_http_call is not provided"), "{lines:?}");
+}
