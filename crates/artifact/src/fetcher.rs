@@ -132,6 +132,8 @@ impl Fetcher {
             ModuleSource::Http(url) => self.fetch_url(url, mode, sha256).await,
             ModuleSource::File(path) => self.fetch_file(path, sha256).await,
         };
+        // Locks that nobody holds any more.
+        self.in_flight.lock().retain(|_, lock| Arc::strong_count(lock) > 1);
         fetched.map_err(|failure| failure.for_source(source))
     }
 

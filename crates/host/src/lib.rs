@@ -12,7 +12,7 @@
 //!        └ ContextId   one per HTTP stream
 //! ```
 //!
-//! Where to start reading: [`Vm`] is the entry algorithm (spec: proxy-wasm-host §23), `linker` lists every function
+//! Where to start reading: `guest` is the entry algorithm (spec: proxy-wasm-host §23), `linker` lists every function
 //! that a guest can import, `hostcalls` holds what they do.
 //!
 //! What the crate promises: nothing that a guest does can crash, block or grow the embedder beyond
@@ -24,6 +24,7 @@ mod actions;
 mod engine;
 mod error;
 mod exports;
+mod guest;
 mod hostcalls;
 mod limits;
 mod lines;

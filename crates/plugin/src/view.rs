@@ -1,9 +1,9 @@
 //! A stream as the host sees it.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use wasmgate_host::{BufferType, EditOutcome, HeaderEdit, MapType, PropertyValue, StreamContext};
-use wasmgate_stream::{Direction, EditError, StreamData};
+use wasmgate_stream::{Direction, EditError, RequestHead, ResponseHead, StreamData};
 
 use crate::property;
 
@@ -63,11 +63,11 @@ impl StreamContext for WasmStream {
         let data = &mut *self.0;
         match map {
             MapType::RequestHeaders if data.request_sent => EditOutcome::TooLate,
-            MapType::RequestHeaders => edit_request(data, edit),
+            MapType::RequestHeaders => edit_block(&mut data.request, edit),
             MapType::ResponseHeaders if data.response_sent => EditOutcome::TooLate,
-            MapType::ResponseHeaders => edit_response(data, edit),
-            MapType::RequestTrailers => edit_trailers(data.request_trailers.as_mut(), edit),
-            MapType::ResponseTrailers => edit_trailers(data.response_trailers.as_mut(), edit),
+            MapType::ResponseHeaders => edit_if_there(data.response.as_mut(), edit),
+            MapType::RequestTrailers => edit_if_there(data.request_trailers.as_mut(), edit),
+            MapType::ResponseTrailers => edit_if_there(data.response_trailers.as_mut(), edit),
             _ => EditOutcome::Unavailable,
         }
     }
@@ -106,77 +106,85 @@ fn is_framing(name: &[u8]) -> bool {
     matches!(name, b"transfer-encoding" | b"connection" | b"keep-alive" | b"proxy-connection" | b"upgrade")
 }
 
-fn outcome(result: Result<(), EditError>) -> EditOutcome {
-    match result {
+/// The four edits of a header block.
+trait Block {
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), EditError>;
+    fn replace(&mut self, name: &[u8], value: &[u8]) -> Result<(), EditError>;
+    fn remove(&mut self, name: &[u8]);
+    fn clear(&mut self);
+}
+
+macro_rules! block {
+    ($head:ty) => {
+        impl Block for $head {
+            fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), EditError> {
+                <$head>::add(self, name, value)
+            }
+            fn replace(&mut self, name: &[u8], value: &[u8]) -> Result<(), EditError> {
+                <$head>::replace(self, name, value)
+            }
+            fn remove(&mut self, name: &[u8]) {
+                <$head>::remove(self, name);
+            }
+            fn clear(&mut self) {
+                <$head>::clear(self);
+            }
+        }
+    };
+}
+
+block!(RequestHead);
+block!(ResponseHead);
+
+impl Block for HeaderMap {
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), EditError> {
+        let (name, value) = pair(name, value)?;
+        self.try_append(name, value).map(drop).map_err(|_| EditError::Full)
+    }
+
+    fn replace(&mut self, name: &[u8], value: &[u8]) -> Result<(), EditError> {
+        let (name, value) = pair(name, value)?;
+        self.try_insert(name, value).map(drop).map_err(|_| EditError::Full)
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        if let Ok(name) = HeaderName::from_bytes(name) {
+            HeaderMap::remove(self, name);
+        }
+    }
+
+    fn clear(&mut self) {
+        HeaderMap::clear(self);
+    }
+}
+
+fn pair(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), EditError> {
+    let name = HeaderName::from_bytes(name).map_err(|_| EditError::Invalid)?;
+    Ok((name, HeaderValue::from_bytes(value).map_err(|_| EditError::Invalid)?))
+}
+
+fn edit_if_there(block: Option<&mut impl Block>, edit: HeaderEdit<'_>) -> EditOutcome {
+    block.map_or(EditOutcome::Unavailable, |b| edit_block(b, edit))
+}
+
+fn edit_block(block: &mut impl Block, edit: HeaderEdit<'_>) -> EditOutcome {
+    let outcome = |result: Result<(), EditError>| match result {
         Ok(()) => EditOutcome::Done,
         Err(EditError::Invalid | EditError::Full) => EditOutcome::Unsafe,
-    }
-}
-
-fn edit_request(data: &mut StreamData, edit: HeaderEdit<'_>) -> EditOutcome {
-    let head = &mut data.request;
+    };
     match edit {
         HeaderEdit::Add(name, _) | HeaderEdit::Replace(name, _) if is_framing(name) => EditOutcome::Unsafe,
-        HeaderEdit::Add(name, value) => outcome(head.add(name, value)),
-        HeaderEdit::Replace(name, value) => outcome(head.replace(name, value)),
+        HeaderEdit::Add(name, value) => outcome(block.add(name, value)),
+        HeaderEdit::Replace(name, value) => outcome(block.replace(name, value)),
         HeaderEdit::Remove(name) => {
-            head.remove(name);
+            block.remove(name);
             EditOutcome::Done
         }
         HeaderEdit::SetAll(pairs) => {
-            head.clear();
+            block.clear();
             for (name, value) in pairs.iter().filter(|(n, _)| !is_framing(n)) {
                 // One that HTTP cannot carry is left out; the others count.
-                let _ = head.add(name, value);
-            }
-            EditOutcome::Done
-        }
-    }
-}
-
-fn edit_response(data: &mut StreamData, edit: HeaderEdit<'_>) -> EditOutcome {
-    let Some(head) = data.response.as_mut() else { return EditOutcome::Unavailable };
-    match edit {
-        HeaderEdit::Add(name, _) | HeaderEdit::Replace(name, _) if is_framing(name) => EditOutcome::Unsafe,
-        HeaderEdit::Add(name, value) => outcome(head.add(name, value)),
-        HeaderEdit::Replace(name, value) => outcome(head.replace(name, value)),
-        HeaderEdit::Remove(name) => {
-            head.remove(name);
-            EditOutcome::Done
-        }
-        HeaderEdit::SetAll(pairs) => {
-            head.clear();
-            for (name, value) in pairs.iter().filter(|(n, _)| !is_framing(n)) {
-                let _ = head.add(name, value);
-            }
-            EditOutcome::Done
-        }
-    }
-}
-
-fn edit_trailers(map: Option<&mut HeaderMap>, edit: HeaderEdit<'_>) -> EditOutcome {
-    let Some(map) = map else { return EditOutcome::Unavailable };
-    let parse = |name: &[u8], value: &[u8]| {
-        Some((http::HeaderName::from_bytes(name).ok()?, http::HeaderValue::from_bytes(value).ok()?))
-    };
-    let done = |done: bool| if done { EditOutcome::Done } else { EditOutcome::Unsafe };
-    match edit {
-        HeaderEdit::Add(name, value) => {
-            done(parse(name, value).is_some_and(|(n, v)| map.try_append(n, v).is_ok()))
-        }
-        HeaderEdit::Replace(name, value) => {
-            done(parse(name, value).is_some_and(|(n, v)| map.try_insert(n, v).is_ok()))
-        }
-        HeaderEdit::Remove(name) => {
-            if let Ok(name) = http::HeaderName::from_bytes(name) {
-                map.remove(name);
-            }
-            EditOutcome::Done
-        }
-        HeaderEdit::SetAll(pairs) => {
-            map.clear();
-            for (name, value) in pairs.iter().filter_map(|(n, v)| parse(n, v)) {
-                let _ = map.try_append(name, value);
+                let _ = block.add(name, value);
             }
             EditOutcome::Done
         }
