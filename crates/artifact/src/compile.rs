@@ -3,7 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::compile_cache::{CompileCache, deserialize};
 use crate::digest::Digest;
@@ -54,7 +57,12 @@ pub enum CompileError {
 pub struct ChildCompiler {
     program: PathBuf,
     limits: CompileLimits,
+    /// Children at the same time.
+    permits: Arc<Semaphore>,
 }
+
+/// Children at the same time: each takes a core and up to its memory.
+const CHILDREN_MAX: usize = 2;
 
 /// The hidden command that the child runs.
 pub(crate) const CHILD_COMMAND: &str = "compile-module";
@@ -62,7 +70,7 @@ pub(crate) const CHILD_COMMAND: &str = "compile-module";
 impl ChildCompiler {
     /// A compiler that starts `program`, which must call [`run_compile_child`] for the command `compile-module`.
     pub fn new(program: PathBuf, limits: CompileLimits) -> Self {
-        Self { program, limits }
+        Self { program, limits, permits: Arc::new(Semaphore::new(CHILDREN_MAX)) }
     }
 
     /// Compiled code for a stored module: from the cache if it is there, else from a child.
@@ -79,6 +87,7 @@ impl ChildCompiler {
         if let Some(module) = cache.load(engine, wasm) {
             return Ok(module);
         }
+        let _permit = self.permits.acquire().await;
         let code = self.run(wasm_path).await?;
         if let Err(e) = cache.save(engine, wasm, &code) {
             tracing::warn!(target: "wasm", "compiled code is not kept: {e}");

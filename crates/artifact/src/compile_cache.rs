@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::hmac;
 
 use crate::digest::Digest;
-use crate::store::{StoreError, create_private_dir, write_atomically};
+use crate::store::{Privacy, StoreError, create_private_dir, privacy, write_atomically};
 
 /// Why compiled code could not be kept. Modules still compile, every time anew.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ impl CompileCache {
         create_private_dir(root)?;
         let path = root.join("key");
         let secret = match std::fs::read(&path) {
-            Ok(secret) if secret.len() == KEY_BYTES => secret,
+            Ok(secret) if secret.len() == KEY_BYTES && matches!(privacy(&path)?, Privacy::Private) => secret,
             // A new key makes everything that is there worthless, which is the safe direction.
             _ => {
                 let mut secret = vec![0; KEY_BYTES];
@@ -100,6 +100,8 @@ pub(crate) fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> Option<wasm
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -129,5 +131,24 @@ mod tests {
         cache.save(&engine, a, &engine.precompile_module(b"\0asm\x01\0\0\0").unwrap()).unwrap();
         std::fs::copy(cache.path(&engine, a), cache.path(&engine, b)).unwrap();
         assert!(cache.load(&engine, b).is_none());
+    }
+
+    #[test]
+    fn a_key_that_others_could_read_counts_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap()
+        };
+        CompileCache::open(dir.path()).unwrap();
+        let path = dir.path().join("key");
+        let first = std::fs::read(&path).unwrap();
+        set(dir.path(), 0o770);
+        CompileCache::open(dir.path()).unwrap();
+        assert_eq!((mode(dir.path()), std::fs::read(&path).unwrap()), (0o700, first.clone()));
+        set(&path, 0o640);
+        CompileCache::open(dir.path()).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert_ne!(std::fs::read(&path).unwrap(), first);
     }
 }

@@ -202,9 +202,8 @@ impl Fetcher {
     fn cached(&self, name: &str, record: &Record, sha256: Option<Digest>) -> Result<Fetched, Failure> {
         check_pin(name, sha256, &[Some(record.wasm), record.manifest, record.index])?;
         let path = self.store.path(record.wasm);
-        let size = std::fs::metadata(&path)
-            .map_err(|e| Failure::new(FetchReason::StoreFailed, e.to_string()))?
-            .len();
+        // Read in full: a damaged file is removed, and the next attempt downloads it again.
+        let size = self.store.read(record.wasm)?.len() as u64;
         Ok(Fetched {
             wasm: record.wasm,
             manifest: record.manifest,

@@ -197,9 +197,7 @@ impl RegistryClient {
         let start = self.url("blobs/uploads/")?;
         let response = self.send(Method::POST, start.clone(), &[("content-length", "0")], None).await?;
         let location = header(&response, LOCATION.as_str()).to_owned();
-        let mut upload = start.join(&location).map_err(|e| {
-            Failure::new(FetchReason::RegistryUnreachable, format!("upload location {location:?}: {e}"))
-        })?;
+        let mut upload = next_hop(&start, &location, self.plain_http)?;
         upload.query_pairs_mut().append_pair("digest", &digest.to_string());
         let headers = [(CONTENT_TYPE.as_str(), "application/octet-stream")];
         self.send(Method::PUT, upload, &headers, Some(bytes.to_vec())).await?;
@@ -239,7 +237,8 @@ impl RegistryClient {
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> Result<Response, Failure> {
-        let mut at = url.clone();
+        let registry = self.url("")?;
+        let mut at = url;
         for _ in 0..=self.limits.redirects_max {
             let mut request = self.http.request(method.clone(), at.clone());
             for (name, value) in headers {
@@ -247,7 +246,7 @@ impl RegistryClient {
             }
             let authorization = self.authorization.lock().clone();
             // The credential is for the registry and nobody whom it points at.
-            if let Some(value) = authorization.filter(|_| same_origin(&at, &url)) {
+            if let Some(value) = authorization.filter(|_| same_origin(&at, &registry)) {
                 request = request.header(AUTHORIZATION, value);
             }
             if let Some(body) = &body {
@@ -396,14 +395,18 @@ fn same_origin(a: &Url, b: &Url) -> bool {
 /// Whether a host names this machine, its network or a cloud's metadata service.
 fn is_near(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse::<std::net::IpAddr>() {
+    match bare.parse::<std::net::IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(std::net::IpAddr::V4(ip)) => {
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.octets() == [100, 100, 100, 200]
+            let metadata = ip.octets() == [100, 100, 100, 200];
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || metadata
         }
         Ok(std::net::IpAddr::V6(ip)) => {
-            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()
         }
-        Err(_) => is_loopback_host(bare) || bare == "metadata.google.internal",
+        Err(_) => {
+            let name = bare.trim_end_matches('.');
+            is_loopback_host(name) || name == "metadata.google.internal"
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -133,13 +133,42 @@ impl Store {
     }
 }
 
-/// A folder that nobody else can look into.
+/// A folder that is ours and that nobody else can look into, or an error: code is loaded from it. One of ours that
+/// others can enter is closed (a volume's group is often given access when it is mounted); what is in it is verified
+/// when it is read.
 pub(crate) fn create_private_dir(path: &Path) -> Result<(), StoreError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| StoreError::new("create folder", path, e))
+    let error = |source| StoreError::new("use folder", path, source);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(error)?;
+    match privacy(path)? {
+        Privacy::Private => Ok(()),
+        Privacy::Open => fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(error),
+        Privacy::Foreign(owner) => {
+            let text =
+                format!("it belongs to another user (uid {owner}): name a folder that does not exist yet");
+            Err(error(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text)))
+        }
+    }
+}
+
+/// Who can get at a folder or file.
+pub(crate) enum Privacy {
+    /// This user.
+    Private,
+    /// It belongs to this user, and others have some access.
+    Open,
+    /// It belongs to this user id.
+    Foreign(u32),
+}
+
+pub(crate) fn privacy(path: &Path) -> Result<Privacy, StoreError> {
+    let metadata = fs::symlink_metadata(path).map_err(|e| StoreError::new("use", path, e))?;
+    Ok(if metadata.uid() != rustix::process::geteuid().as_raw() {
+        Privacy::Foreign(metadata.uid())
+    } else if metadata.mode() & 0o077 != 0 {
+        Privacy::Open
+    } else {
+        Privacy::Private
+    })
 }
 
 /// Writes a file so that a crash leaves the old one or the new one.
