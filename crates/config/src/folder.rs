@@ -66,6 +66,10 @@ impl FolderSource {
     pub const FILES_MAX: usize = 10_000;
     /// Changes are read once nothing has happened for so long.
     pub const DEBOUNCE: Duration = Duration::from_millis(100);
+    /// But not later than this after the first change.
+    pub const DEBOUNCE_MAX: Duration = Duration::from_secs(1);
+    /// Files are read again after this even if nothing was noticed.
+    pub const REREAD: Duration = Duration::from_secs(10);
 
     /// A source over these paths.
     pub fn new(paths: Vec<PathBuf>) -> Self {
@@ -126,19 +130,19 @@ impl FolderSource {
         })
     }
 
-    /// Sends a message whenever something below the paths has changed and has been quiet for [`Self::DEBOUNCE`].
-    /// Dropping the returned guard ends it.
+    /// Sends a message whenever something below the paths has changed and has been quiet for [`Self::DEBOUNCE`], at the
+    /// latest [`Self::DEBOUNCE_MAX`] after the first change, and every [`Self::REREAD`] in any case: a folder that was
+    /// replaced as a whole, or a lost event, is noticed then.
     ///
     /// # Errors
     /// [`FolderError::Watch`]
     pub fn watch(&self) -> Result<(notify::RecommendedWatcher, mpsc::Receiver<()>), FolderError> {
-        let (raw_tx, mut raw_rx) = mpsc::unbounded_channel();
+        let (raw_tx, raw_rx) = mpsc::unbounded_channel();
         let (tx, rx) = mpsc::channel(1);
         let watch_error = |path: &Path, source| FolderError::Watch { path: path.to_owned(), source };
         let first = self.paths.first().cloned().unwrap_or_default();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file is no change; everything else, lost events included, is.
-            if !event.is_ok_and(|e| e.kind.is_access()) {
+            if !event.is_ok_and(|e| is_irrelevant(&e)) {
                 let _ = raw_tx.send(());
             }
         })
@@ -149,14 +153,39 @@ impl FolderSource {
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             watcher.watch(folder, notify::RecursiveMode::NonRecursive).map_err(|e| watch_error(folder, e))?;
         }
-        tokio::spawn(async move {
-            while raw_rx.recv().await.is_some() {
-                while tokio::time::timeout(Self::DEBOUNCE, raw_rx.recv()).await.is_ok_and(|e| e.is_some()) {}
-                if tx.send(()).await.is_err() {
-                    return;
-                }
-            }
-        });
+        tokio::spawn(debounce(raw_rx, tx));
         Ok((watcher, rx))
+    }
+}
+
+/// Reading is no change, nor is anything about a file that is no manifest: a log in the same folder, say. Mounted
+/// ConfigMaps change by a link whose name begins with two dots.
+fn is_irrelevant(event: &notify::Event) -> bool {
+    let concerns_manifests = |path: &PathBuf| {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json") || name.starts_with("..")
+    };
+    event.kind.is_access() || (!event.paths.is_empty() && !event.paths.iter().any(concerns_manifests))
+}
+
+async fn debounce(mut raw: mpsc::UnboundedReceiver<()>, out: mpsc::Sender<()>) {
+    loop {
+        match tokio::time::timeout(FolderSource::REREAD, raw.recv()).await {
+            Ok(None) => return,
+            Ok(Some(())) => {
+                let quiet = async {
+                    while tokio::time::timeout(FolderSource::DEBOUNCE, raw.recv())
+                        .await
+                        .is_ok_and(|e| e.is_some())
+                    {}
+                };
+                // Over the time: what goes on changing is read as it is now, and again later.
+                let _ = tokio::time::timeout(FolderSource::DEBOUNCE_MAX, quiet).await;
+            }
+            Err(_) => {}
+        }
+        if out.send(()).await.is_err() {
+            return;
+        }
     }
 }
