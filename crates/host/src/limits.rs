@@ -17,6 +17,12 @@ pub struct Limits {
     pub table_elements_max: u64,
     /// Header pair lists that a guest passes.
     pub pairs: PairLimits,
+    /// The value of a header that a guest sets, bytes. Larger ones are refused.
+    pub header_value_bytes_max: usize,
+    /// All headers of one map together, bytes; and their number is [`PairLimits::count_max`]. Further ones are refused.
+    pub header_map_bytes_max: usize,
+    /// A body buffer after an edit, bytes. Larger ones are refused.
+    pub body_bytes_max: usize,
     /// One log message, bytes; what is beyond is cut.
     pub log_message_bytes_max: usize,
     /// Actions (continue, local reply, close) of one callback; further ones are refused.
@@ -37,6 +43,9 @@ impl Default for Limits {
             memory_bytes_max: 512 << 20,
             table_elements_max: 1 << 20,
             pairs: PairLimits::default(),
+            header_value_bytes_max: 64 << 10,
+            header_map_bytes_max: 1 << 20,
+            body_bytes_max: 16 << 20,
             log_message_bytes_max: 16 << 10,
             actions_max: 64,
             local_reply_bytes_max: 1 << 20,

@@ -97,7 +97,7 @@ const PRELUDE: &str = r#"
     (i32.sub (global.get $next) (local.get 0)))
 "#;
 
-fn module(wat: &str) -> Result<Module<Box<Stream>>, LoadError> {
+fn module(wat: &str) -> std::result::Result<Module<Box<Stream>>, LoadError> {
     Module::new(&Engine::new().unwrap(), &wat::parse_str(wat).unwrap())
 }
 
@@ -109,11 +109,14 @@ fn start(imports: &str, code: &str) -> (Vm<Box<Stream>>, Arc<Log>) {
     (vm, log)
 }
 
+/// What a callback returned and asked for, or why it failed.
+type Result<T> = std::result::Result<T, FailureReason>;
+
 /// Runs `proxy_on_request_headers` once; the guest's result and the stream afterwards.
 fn request(
     vm: &mut Vm<Box<Stream>>,
     stream: Stream,
-) -> (Box<Stream>, Result<(HeadersAction, Vec<StreamAction>), FailureReason>) {
+) -> (Box<Stream>, Result<(HeadersAction, Vec<StreamAction>)>) {
     let (stream, id) = vm.create_stream(Box::new(stream));
     let id = match id {
         Ok(id) => id,

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{Answer, status};
-use crate::abi::{BufferType, Status};
+use crate::abi::{BufferType, LogLevel, Status};
 use crate::memory::{Call, give, read, split, write_u32};
 use crate::state::VmState;
 use crate::stream::StreamContext;
@@ -75,6 +75,12 @@ pub(crate) fn set_bytes<S: StreamContext>(
     };
     let Some(stream) = state.stream.as_mut() else { return status(Status::BadArgument) };
     let Some(current) = stream.body(buffer) else { return status(Status::BadArgument) };
+    if current.len().saturating_add(data.len()) > state.limits.body_bytes_max {
+        let text =
+            format!("set_buffer_bytes refused: a body of more than {} bytes", state.limits.body_bytes_max);
+        state.log(LogLevel::Warn, text.as_bytes());
+        return status(Status::BadArgument);
+    }
     let changed = splice(&current, start as usize, size as usize, data);
     status(if stream.set_body(buffer, changed) { Status::Ok } else { Status::BadArgument })
 }

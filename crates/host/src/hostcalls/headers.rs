@@ -146,7 +146,28 @@ fn edit<S: StreamContext>(
         // Not BadArgument: see EditOutcome::Unsafe.
         return status(Status::Ok);
     }
-    status(apply(state, map, make(&name, value)))
+    let edit = make(&name, value);
+    let grows = !matches!(edit, HeaderEdit::Remove(_));
+    let too_large = value.len() > state.limits.header_value_bytes_max;
+    if grows && (too_large || !has_room(state, map, name.len() + value.len())) {
+        let text =
+            format!("header edit refused, it is larger than a message may be: {}", name.escape_ascii());
+        state.log(LogLevel::Warn, text.as_bytes());
+        return status(Status::Ok);
+    }
+    status(apply(state, map, edit))
+}
+
+/// Whether a map may grow by so many bytes: what a guest adds is the host's memory, not its own.
+fn has_room<S: StreamContext>(state: &VmState<S>, map: MapType, more: usize) -> bool {
+    let Some(stream) = state.stream.as_ref().filter(|s| s.has_map(map)) else { return true };
+    let (mut bytes, mut count) = (more, 1);
+    stream.for_each_header(map, &mut |name, value| {
+        bytes += name.len() + value.len();
+        count += 1;
+    });
+    // A replacement is counted as if it added: it matters only at the limit.
+    bytes <= state.limits.header_map_bytes_max && count <= state.limits.pairs.count_max
 }
 
 fn apply<S: StreamContext>(state: &mut VmState<S>, map: MapType, edit: HeaderEdit<'_>) -> Status {
