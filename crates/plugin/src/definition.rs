@@ -15,7 +15,7 @@ pub enum FailStrategy {
 }
 
 /// Everything that decides what runs. Two equal definitions are the same version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PluginDefinition {
     /// `<namespace>.<name>`
     pub name: Arc<str>,
@@ -41,4 +41,33 @@ pub struct PluginDefinition {
     pub phase: &'static str,
     /// The priority, for people.
     pub priority: Option<i32>,
+}
+
+impl PluginDefinition {
+    /// Whether two definitions run the same thing. Where the manifest stands does not matter.
+    pub fn runs_same(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            origin: _,
+            source,
+            pull_mode,
+            docker_config,
+            secret_error,
+            sha256,
+            context,
+            limits,
+            fail_strategy,
+            phase: _,
+            priority: _,
+        } = self;
+        *name == other.name
+            && *source == other.source
+            && *pull_mode == other.pull_mode
+            && *docker_config == other.docker_config
+            && *secret_error == other.secret_error
+            && *sha256 == other.sha256
+            && *context == other.context
+            && *limits == other.limits
+            && *fail_strategy == other.fail_strategy
+    }
 }

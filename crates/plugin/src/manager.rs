@@ -50,7 +50,10 @@ struct Inner {
 }
 
 struct Entry {
+    /// What is being loaded or runs.
     definition: Arc<PluginDefinition>,
+    /// The same with its place in the manifests as it is now.
+    shown: Arc<PluginDefinition>,
     /// The version that serves; of this definition or of an older one.
     serving: Option<Arc<PluginVersion>>,
     stats: Arc<PluginStats>,
@@ -102,9 +105,10 @@ impl PluginManager {
             keep
         });
         for definition in definitions {
-            if let Some(entry) = entries.get(&definition.name)
-                && entry.definition == *definition
+            if let Some(entry) = entries.get_mut(&definition.name)
+                && entry.definition.runs_same(definition)
             {
+                entry.shown = Arc::clone(definition);
                 continue;
             }
             let old = entries.remove(&definition.name);
@@ -119,6 +123,7 @@ impl PluginManager {
             ));
             let entry = Entry {
                 definition: Arc::clone(definition),
+                shown: Arc::clone(definition),
                 serving,
                 stats,
                 progress: Progress::Loading(LoadStage::Fetching),
@@ -243,7 +248,8 @@ async fn keep_loaded(
                 if error.is_fetch() {
                     PluginStats::add(&stats.fetch_failures);
                 }
-                let wait = error.retry_after().unwrap_or_else(|| jittered(delay));
+                // A registry may ask for more patience, not for less.
+                let wait = error.retry_after().unwrap_or_default().max(jittered(delay));
                 let message = error.to_string();
                 if message != last_message {
                     report(&inner, &definition, &error, wait);
@@ -308,7 +314,7 @@ async fn file_changed(source: &ModuleSource, stamp: FileStamp) {
 
 impl Entry {
     fn status(&self) -> PluginStatus {
-        let definition = &self.definition;
+        let definition = &self.shown;
         let serving = self.serving.as_ref();
         let (state, reason, message, retry_at) = match (&self.progress, serving.is_some()) {
             (Progress::Ready, _) => (PluginState::Ready, "", String::new(), None),

@@ -1,12 +1,12 @@
 //! One version of a plug-in: everything that all workers share.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use wasmgate_artifact::Fetched;
 use wasmgate_host::{Engine, Failure, Module, Services, StartError, Vm};
 
@@ -25,14 +25,6 @@ pub(crate) struct WorkerSlot {
 /// A VM that nobody needs any more; stopped on the control runtime, because that enters the guest.
 pub(crate) type Retired = Vm<WasmStream>;
 
-/// What workers ask of the control side.
-pub(crate) enum Request {
-    /// A spare has been taken.
-    Refill,
-    /// A VM is to be stopped.
-    Retire(Box<Retired>),
-}
-
 /// A module with a configuration, started and ready.
 pub struct PluginVersion {
     /// Number that no other version of the process has.
@@ -47,7 +39,9 @@ pub struct PluginVersion {
     pub(crate) engine: Engine,
     services: Arc<dyn Services>,
     spares: Mutex<VecDeque<Vm<WasmStream>>>,
-    requests: mpsc::UnboundedSender<Request>,
+    /// Wakes the task that makes spares. However often it is asked, it is asked once.
+    refill: Notify,
+    retired: mpsc::UnboundedSender<Retired>,
     pub(crate) slots: Vec<WorkerSlot>,
     last_fault: Mutex<Option<Fault>>,
     storm: Mutex<FaultStorm>,
@@ -83,8 +77,9 @@ impl FaultStorm {
 }
 
 impl PluginVersion {
-    /// VMs that are ready beyond one per worker.
-    const SPARES: usize = 1;
+    /// VMs that are ready beyond one per worker: a fault takes one at once, and the next may follow before another is
+    /// made.
+    const SPARES: usize = 2;
 
     /// Starts the first VM, which tells whether the plug-in accepts its configuration, and then the others. Blocks.
     pub(crate) fn start(
@@ -96,7 +91,7 @@ impl PluginVersion {
         shared: (Arc<PluginStats>, Arc<dyn Services>),
         workers: usize,
     ) -> Result<Arc<Self>, StartError> {
-        let (requests, inbox) = mpsc::unbounded_channel();
+        let (retired, inbox) = mpsc::unbounded_channel();
         let (stats, services) = shared;
         let version = Arc::new(Self {
             id,
@@ -107,7 +102,8 @@ impl PluginVersion {
             engine,
             services,
             spares: Mutex::default(),
-            requests,
+            refill: Notify::new(),
+            retired,
             slots: (0..workers).map(|_| WorkerSlot::default()).collect(),
             last_fault: Mutex::default(),
             storm: Mutex::default(),
@@ -116,7 +112,8 @@ impl PluginVersion {
             let vm = version.build()?;
             version.spares.lock().push_back(vm);
         }
-        tokio::spawn(serve(Arc::downgrade(&version), inbox));
+        tokio::spawn(stop_retired(inbox));
+        tokio::spawn(make_spares(Arc::downgrade(&version)));
         Ok(version)
     }
 
@@ -133,13 +130,27 @@ impl PluginVersion {
     /// A ready VM, if there is one; another is made in the background.
     pub(crate) fn take(&self) -> Option<Vm<WasmStream>> {
         let vm = self.spares.lock().pop_front();
-        // Without a receiver the process is ending.
-        let _ = self.requests.send(Request::Refill);
+        self.refill.notify_one();
         vm
     }
 
+    /// Makes VMs until there is one for each of `workers` that does not run this version yet, beyond the usual spare.
+    ///
+    /// # Errors
+    /// [`StartError`]: a VM does not start any more.
+    pub async fn prepare(self: &Arc<Self>, workers: usize) -> Result<(), StartError> {
+        while self.spare_count() < workers {
+            let version = Arc::clone(self);
+            let built = tokio::task::spawn_blocking(move || version.build()).await;
+            let vm = built.map_err(|e| StartError::Instantiate(e.to_string()))??;
+            self.spares.lock().push_back(vm);
+        }
+        Ok(())
+    }
+
     pub(crate) fn retire(&self, vm: Retired) {
-        let _ = self.requests.send(Request::Retire(Box::new(vm)));
+        // Without a receiver the process is ending.
+        let _ = self.retired.send(vm);
     }
 
     /// Notes a failure: counts, logs and remembers it.
@@ -183,28 +194,41 @@ impl std::fmt::Debug for PluginVersion {
     }
 }
 
-/// Makes and stops VMs for as long as the version lives.
-async fn serve(version: std::sync::Weak<PluginVersion>, mut inbox: mpsc::UnboundedReceiver<Request>) {
-    while let Some(request) = inbox.recv().await {
-        match request {
-            Request::Retire(vm) => drop(tokio::task::spawn_blocking(move || vm.stop())),
-            Request::Refill => {
-                let Some(delay) = version.upgrade().map(|v| v.storm.lock().delay()) else { continue };
-                if !delay.is_zero() {
-                    tokio::time::sleep(delay).await;
-                }
-                let Some(version) = version.upgrade() else { continue };
-                if version.spare_count() >= PluginVersion::SPARES {
-                    continue;
-                }
-                let build = move || match version.build() {
-                    Ok(vm) => version.spares.lock().push_back(vm),
-                    Err(e) => {
-                        tracing::error!(target: "wasm", plugin = &*version.definition.name, "plugin {}: a fresh VM does not start: {e}", version.definition.name);
-                    }
-                };
-                let _ = tokio::task::spawn_blocking(build).await;
+/// Stops VMs that nobody needs any more.
+async fn stop_retired(mut inbox: mpsc::UnboundedReceiver<Retired>) {
+    while let Some(vm) = inbox.recv().await {
+        // Entering a guest takes as long as the guest likes, up to its deadline.
+        let _ = tokio::task::spawn_blocking(move || vm.stop()).await;
+    }
+}
+
+/// Keeps spares ready for as long as the version lives.
+async fn make_spares(version: Weak<PluginVersion>) {
+    /// How much longer than its last user a version's spares live at most.
+    const IDLE: Duration = Duration::from_secs(10);
+    loop {
+        let Some(alive) = version.upgrade() else { return };
+        if alive.spare_count() >= PluginVersion::SPARES {
+            let _ = tokio::time::timeout(IDLE, alive.refill.notified()).await;
+            continue;
+        }
+        let delay = alive.storm.lock().delay();
+        drop(alive);
+        tokio::time::sleep(delay).await;
+        let Some(alive) = version.upgrade() else { return };
+        let build = move || match alive.build() {
+            Ok(vm) => {
+                alive.spares.lock().push_back(vm);
+                true
             }
+            Err(e) => {
+                let name = &alive.definition.name;
+                tracing::error!(target: "wasm", plugin = &**name, "plugin {name}: a fresh VM does not start: {e}");
+                false
+            }
+        };
+        if !tokio::task::spawn_blocking(build).await.unwrap_or(false) {
+            tokio::time::sleep(FaultStorm::CALM).await;
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::exchange::Exchange;
 use crate::io::{AnswerAsHttp11, DownstreamIo, detect};
 use crate::reason::{self, Reason};
 use crate::request;
+use crate::stats::WorkerStats;
 use crate::worker::WorkerContext;
 
 /// What all streams of a connection share.
@@ -56,7 +57,7 @@ pub(crate) async fn serve(
 ) {
     let stats = std::sync::Arc::clone(&worker.stats);
     stats.downstream_connections.increment();
-    stats.downstream_connections_active.increment();
+    let _active = Active::new(&stats);
     // A client that sends nothing gets as long as one that sends half a head.
     let limit = worker.settings.request_head_time_max;
     let detected = tokio::select! {
@@ -76,7 +77,22 @@ pub(crate) async fn serve(
             serve_h1(downstream, io, drain).await;
         }
     }
-    stats.downstream_connections_active.decrement();
+}
+
+/// Counts a connection for as long as it lives, however it ends.
+struct Active<'s>(&'s WorkerStats);
+
+impl<'s> Active<'s> {
+    fn new(stats: &'s WorkerStats) -> Self {
+        stats.downstream_connections_active.increment();
+        Self(stats)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.downstream_connections_active.decrement();
+    }
 }
 
 async fn serve_h1(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch::Receiver<bool>) {
@@ -106,6 +122,8 @@ async fn serve_h2(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch
     let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
+        .keep_alive_interval(settings.http2_ping_interval)
+        .keep_alive_timeout(settings.http2_ping_interval)
         .max_concurrent_streams(settings.http2_streams_max)
         .max_header_list_size(u32::try_from(settings.request_head_bytes_max).unwrap_or(u32::MAX))
         .auto_date_header(false);

@@ -26,6 +26,7 @@ use crate::access_log::Entry;
 use crate::body::ProxyBody;
 use crate::chain::ChainFilter;
 use crate::connection::Downstream;
+use crate::idle::IdleKey;
 use crate::reason::{self, Reason};
 use crate::request::Accepted;
 use crate::upstream::{Received, UpstreamConnection, UpstreamError};
@@ -68,6 +69,8 @@ pub(crate) struct Exchange {
     sent: Option<Instant>,
     status: u16,
     finished: bool,
+    /// From the first time on that the stream has to wait.
+    idle: Option<IdleKey>,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -123,6 +126,7 @@ impl Exchange {
             sent: None,
             status: 0,
             finished: false,
+            idle: None,
             downstream,
         };
         // Before the chain runs: a denial still logs route and cluster.
@@ -230,14 +234,41 @@ impl Exchange {
 
     /// Moves every part as far as it goes.
     fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.idle.is_some_and(|key| self.downstream.worker.idle.is_expired(key)) {
+            return self.expire();
+        }
+        let mut any = false;
         loop {
             let mut moved = self.pull_request(cx);
             moved |= self.start_upstream(cx);
             moved |= self.push_upstream(cx);
             moved |= self.pull_response(cx);
             if !moved {
-                return;
+                break;
             }
+            any = true;
+        }
+        match self.idle {
+            Some(key) => self.downstream.worker.idle.wait(key, any, cx.waker()),
+            // Locally answered and quickly answered streams never get here twice.
+            None if self.stream.is_waiting() => {
+                self.idle = Some(self.downstream.worker.idle.insert(cx.waker()))
+            }
+            None => {}
+        }
+    }
+
+    /// Nothing has moved for too long: answers if that is still possible, and waits no longer.
+    fn expire(&mut self) {
+        if let Some(key) = self.idle.take() {
+            self.downstream.worker.idle.remove(key);
+        }
+        self.upstream = Upstream::Over;
+        self.stream.data_mut().info.response_flags = "SI";
+        self.stream.local_reply(Reason::StreamIdle.reply());
+        if self.stream.is_waiting() {
+            // A filter holds even this answer.
+            self.stream.reset("stream_idle_timeout");
         }
     }
 
@@ -268,6 +299,7 @@ impl Exchange {
                 }
             }
             Poll::Ready(None) => {
+                self.body_started = true;
                 self.request_body = None;
                 self.stream.request_data(Bytes::new(), true);
             }
@@ -491,7 +523,9 @@ impl Exchange {
         let unseen = connection.reused
             && !connection.answered
             && matches!(error, UpstreamError::Closed | UpstreamError::Io(_));
-        if unseen && !self.body_started && self.attempts < ATTEMPTS_MAX {
+        let method = self.stream.data().request.method.as_ref();
+        let may_repeat = method.is_some_and(Method::is_idempotent) && !self.body_started;
+        if unseen && may_repeat && self.attempts < ATTEMPTS_MAX {
             self.counters(|c| c.retries.increment());
             return self.connect(connection.address, false);
         }
@@ -582,6 +616,9 @@ impl Exchange {
             return;
         }
         let worker = &self.downstream.worker;
+        if let Some(key) = self.idle.take() {
+            worker.idle.remove(key);
+        }
         let duration = self.started.elapsed();
         let was_reply = self.stream.state() == StreamState::Replied;
         let was_reset = self.stream.state() == StreamState::Reset;

@@ -1,5 +1,6 @@
 //! One configuration as the data path runs it.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,6 +14,30 @@ pub struct Generation {
     pub id: u64,
     /// Listeners.
     pub listeners: Vec<GenerationListener>,
+}
+
+impl Generation {
+    /// Plug-ins that have a step in some chain.
+    pub fn plugin_names(&self) -> HashSet<Arc<str>> {
+        let name = |step: &ChainStep| match step {
+            ChainStep::Plugin(version) => Arc::clone(&version.definition.name),
+            ChainStep::Unavailable { name, .. } => Arc::clone(name),
+        };
+        self.listeners.iter().flat_map(|l| &l.chain).map(name).collect()
+    }
+
+    /// Versions that its chains run, each once.
+    pub fn versions(&self) -> Vec<Arc<PluginVersion>> {
+        let mut out: Vec<Arc<PluginVersion>> = Vec::new();
+        for step in self.listeners.iter().flat_map(|l| &l.chain) {
+            if let ChainStep::Plugin(version) = step
+                && !out.iter().any(|v| v.id == version.id)
+            {
+                out.push(Arc::clone(version));
+            }
+        }
+        out
+    }
 }
 
 /// A listener of a generation.

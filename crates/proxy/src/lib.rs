@@ -14,6 +14,7 @@ mod connection;
 mod exchange;
 mod gateway;
 mod generation;
+mod idle;
 mod io;
 mod reason;
 mod request;

@@ -25,6 +25,8 @@ pub(crate) enum Reason {
     ConnectionTermination,
     /// The endpoint's answer is no HTTP.
     UpstreamProtocolError,
+    /// Nothing moved on the stream for too long.
+    StreamIdle,
     /// A filter took away what a request needs.
     RequestHeadersRemoved,
     /// A filter took away what a response needs.
@@ -66,6 +68,7 @@ impl Reason {
                 "upstream_reset_before_response_started{protocol_error}",
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
             ),
+            Self::StreamIdle => (504, "SI", "stream_idle_timeout", "stream timeout"),
             Self::RequestHeadersRemoved => (
                 503,
                 "DPE",

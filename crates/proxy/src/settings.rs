@@ -26,6 +26,11 @@ pub struct Settings {
     pub request_head_time_max: Duration,
     /// Until a connection to an endpoint stands. Over it: 503.
     pub connect_time_max: Duration,
+    /// A stream on which nothing moves, in seconds of whole; zero for no limit. Over it: 504, or a reset once the response
+    /// has begun.
+    pub stream_idle_max: Duration,
+    /// HTTP/2 connections are asked for a sign of life this often, and closed if they give none for as long again.
+    pub http2_ping_interval: Duration,
     /// An upstream connection that nobody uses is closed after this.
     pub upstream_idle_max: Duration,
     /// Upstream connections that nobody uses, per worker and endpoint.
@@ -47,6 +52,8 @@ impl Default for Settings {
             response_head_bytes_max: 60 << 10,
             request_head_time_max: Duration::from_secs(60),
             connect_time_max: Duration::from_secs(10),
+            stream_idle_max: Duration::from_secs(300),
+            http2_ping_interval: Duration::from_secs(60),
             upstream_idle_max: Duration::from_secs(60),
             upstream_idle_connections_max: 256,
             http2_streams_max: 100,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use wasmgate_config::{Cluster, RouteTable};
 use wasmgate_plugin::WorkerPlugin;
 
@@ -19,6 +19,7 @@ use crate::chain::{ChainFilter, WorkerStep};
 use crate::clock::DateCache;
 use crate::connection;
 use crate::generation::Generation;
+use crate::idle::{self, IdleTable};
 use crate::settings::Settings;
 use crate::stats::{ClusterCounters, ClusterStats, GatewayStats, WorkerStats};
 use crate::upstream::Pool;
@@ -51,9 +52,12 @@ pub(crate) struct WorkerContext {
     pub(crate) gateway_stats: Arc<GatewayStats>,
     pub(crate) pool: RefCell<Pool>,
     pub(crate) date: DateCache,
+    pub(crate) idle: IdleTable,
     generation: RefCell<Rc<WorkerGeneration>>,
     next_connection: Cell<u64>,
     no_name: Arc<str>,
+    /// Every downstream connection's task.
+    connections: RefCell<JoinSet<()>>,
     log_lines: RefCell<Vec<u8>>,
     log_pending: Cell<bool>,
 }
@@ -225,9 +229,11 @@ impl Worker {
             gateway_stats,
             pool: RefCell::new(pool),
             date: DateCache::default(),
+            idle: IdleTable::default(),
             generation: RefCell::default(),
             next_connection: Cell::new(0),
             no_name: Arc::from(""),
+            connections: RefCell::default(),
             log_lines: RefCell::default(),
             log_pending: Cell::new(false),
             settings,
@@ -242,6 +248,7 @@ impl Worker {
 
     pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut idle_tick = tokio::time::interval(idle::TICK);
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -258,9 +265,11 @@ impl Worker {
                     }
                     None => return self.drain().await,
                 },
+                _ = idle_tick.tick() => self.context.idle.tick(self.context.settings.stream_idle_max),
                 _ = sweep.tick() => {
                     let mut pool = self.context.pool.borrow_mut();
                     pool.sweep(Instant::now());
+                    while self.context.connections.borrow_mut().try_join_next().is_some() {}
                     self.context.stats.set_idle(pool.len());
                 }
             }
@@ -330,6 +339,10 @@ impl Worker {
         if tokio::time::timeout(self.context.settings.drain_time_max, ended).await.is_err() {
             tracing::warn!(target: "main", "worker {}: {} connections were cut off at the end of the drain time", self.context.index, active.get());
         }
+        // What was cut off ends now, and each of its streams still has its line.
+        let mut connections = std::mem::take(&mut *self.context.connections.borrow_mut());
+        connections.shutdown().await;
+        tokio::task::yield_now().await;
         self.context.flush_log();
     }
 }
@@ -349,13 +362,8 @@ async fn accept(
                 } else {
                     address
                 };
-                tokio::task::spawn_local(connection::serve(
-                    Rc::clone(&context),
-                    stream,
-                    remote,
-                    local,
-                    drain.clone(),
-                ));
+                let serve = connection::serve(Rc::clone(&context), stream, remote, local, drain.clone());
+                context.connections.borrow_mut().spawn_local(serve);
             }
             Err(e) => {
                 tracing::warn!(target: "main", "accept on {address}: {e}");

@@ -237,6 +237,14 @@ impl<F: Filter> Stream<F> {
         self.data().response_trailers.clone()
     }
 
+    /// Whether neither response headers nor a piece of the response can be taken now.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, StreamState::Open | StreamState::Replied)
+            && self.response.headers.is_none()
+            && !self.response.has_data()
+            && !self.response.trailers
+    }
+
     /// Whether request body or trailers wait to be taken.
     pub fn has_request_output(&self) -> bool {
         self.request.has_data() || self.request.trailers
@@ -573,9 +581,13 @@ impl<F: Filter> Stream<F> {
     }
 
     fn reply(&mut self, reply: LocalReply) {
-        if self.state != StreamState::Open {
+        match self.state {
+            StreamState::Open => {}
+            // A filter that cannot go on with an answer that is on its way, or gives another one: whatever it holds
+            // would be held for ever (spec: proxy-wasm-host §12.2), so its own answer goes out, past the filters.
+            StreamState::Replied if !self.is_direct => {}
             // The first reply wins.
-            return;
+            StreamState::Replied | StreamState::Reset | StreamState::Ended => return,
         }
         if self.response.headers_taken {
             // Too late to answer: the client has the upstream's head.

@@ -15,6 +15,8 @@ pub enum Behaviour {
     AnswerAndClose(Vec<u8>),
     /// Sends the pieces with pauses between them.
     Pieces(Vec<Vec<u8>>, Duration),
+    /// Sends these bytes to the first request of a connection, and closes without an answer on the second.
+    AnswerOnce(Vec<u8>),
     /// Closes without an answer.
     Close,
 }
@@ -83,6 +85,7 @@ impl Drop for Upstream {
 
 fn serve(mut stream: TcpStream, behaviour: &Behaviour, seen: &Mutex<Vec<Vec<u8>>>) {
     let mut buffer = Vec::new();
+    let mut answered = false;
     loop {
         let Some(request) = read_request(&mut stream, &mut buffer) else { return };
         seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(request);
@@ -97,6 +100,11 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, seen: &Mutex<Vec<Vec<u8>>
                 std::thread::sleep(*pause);
                 Ok(())
             }),
+            Behaviour::AnswerOnce(_) if answered => return,
+            Behaviour::AnswerOnce(bytes) => {
+                answered = true;
+                stream.write_all(bytes)
+            }
             Behaviour::Close => return,
         };
         if sent.is_err() {

@@ -141,6 +141,10 @@ pub(crate) struct ProcessArguments {
     #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) startup_wait: Duration,
 
+    /// A stream on which nothing moves for so long is ended (504, or a reset once the response has begun); 0: never.
+    #[arg(long, default_value = "300", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) stream_idle_timeout: Duration,
+
     /// How long connections may go on after SIGTERM.
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) drain_time: Duration,
@@ -199,9 +203,9 @@ const EXIT_FAILURE: u8 = 2;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run(arguments) => runtime().and_then(|r| r.block_on(run::run(&arguments))),
-        Command::Check(arguments) => runtime().and_then(|r| r.block_on(check::check(&arguments))),
-        Command::Demo(arguments) => runtime().and_then(|r| r.block_on(demo::demo(&arguments))),
+        Command::Run(arguments) => block_on(run::run(&arguments)),
+        Command::Check(arguments) => block_on(check::check(&arguments)),
+        Command::Demo(arguments) => block_on(demo::demo(&arguments)),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -217,6 +221,16 @@ pub fn main() -> ExitCode {
         say_error(&format!("error: {e}"));
         ExitCode::from(EXIT_FAILURE)
     })
+}
+
+/// How long work that cannot be interrupted (a guest that is starting, a disk) may hold up the end of the process.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(2);
+
+fn block_on(command: impl Future<Output = Result<ExitCode, CommandError>>) -> Result<ExitCode, CommandError> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_timeout(SHUTDOWN_TIME_MAX);
+    result
 }
 
 /// The control runtime: two threads, the data path has its own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wasmgate_artifact::Store as ModuleStore;
 use wasmgate_config::{
-    Diagnostic, FolderError, FolderSource, GatewayIdentity, Severity, Snapshot, Store, compile,
+    Diagnostic, FolderError, FolderSource, GatewayIdentity, ManifestFile, Severity, Snapshot, Store, compile,
 };
 use wasmgate_plugin::{PluginDefinition, PluginManager, PluginView};
 use wasmgate_proxy::{ChainStep, Gateway, Generation, GenerationListener};
@@ -28,6 +28,8 @@ pub(crate) struct Controller {
     pub(crate) shared: Arc<Shared>,
     pub(crate) modules: Arc<ModuleStore>,
     pub(crate) store: Store,
+    /// The files as they were read last.
+    pub(crate) files: Option<Vec<ManifestFile>>,
     pub(crate) published: Published,
 }
 
@@ -38,6 +40,8 @@ pub(crate) struct Published {
     snapshot: Option<Arc<Snapshot>>,
     /// Plug-ins by name with the number of the version that serves.
     versions: BTreeMap<Arc<str>, (Option<u64>, bool)>,
+    /// Plug-ins that have a step in the chain, be it one that denies.
+    in_chain: HashSet<Arc<str>>,
 }
 
 impl Controller {
@@ -85,7 +89,7 @@ impl Controller {
         match self.reload() {
             Ok(()) => drop(self.publish(false).await),
             Err(e) => {
-                tracing::error!(target: "config", "{e}; the configuration that was read before goes on serving")
+                tracing::error!(target: "config", "{e}; the configuration that was read before goes on serving");
             }
         }
     }
@@ -93,6 +97,9 @@ impl Controller {
     /// Reads the files and tells the plug-in manager what should be.
     fn reload(&mut self) -> Result<(), FolderError> {
         let files = self.source.read()?;
+        if self.files.as_ref() == Some(&files) {
+            return Ok(());
+        }
         let mut diagnostics = self.store.replace(&files);
         let (snapshot, more) = compile(&self.store.resources(), &self.identity);
         diagnostics.extend(more);
@@ -105,6 +112,7 @@ impl Controller {
             current.diagnostics = diagnostics;
         });
         self.manager.apply(&definitions);
+        self.files = Some(files);
         Ok(())
     }
 
@@ -139,11 +147,19 @@ impl Controller {
         }
         let id = self.published.id + 1;
         let generation = Arc::new(self.generation(id, &snapshot, &view, starting));
+        let in_chain = generation.plugin_names();
+        // A version that comes back may have no VMs left on the workers.
+        for version in generation.versions() {
+            let without = version.workers().filter(|(vms, _)| *vms == 0).count();
+            if let Err(e) = version.prepare(without).await {
+                tracing::error!(target: "wasm", "plugin {}: a fresh VM does not start: {e}", version.definition.name);
+            }
+        }
         let errors = self.gateway.publish(generation).await;
         for error in &errors {
             tracing::error!(target: "main", "{error}");
         }
-        self.published = Published { id, snapshot: Some(snapshot), versions };
+        self.published = Published { id, snapshot: Some(snapshot), versions, in_chain };
         self.shared.update(|current| current.generation = id);
         errors
     }
@@ -155,14 +171,13 @@ impl Controller {
         view: &BTreeMap<Arc<str>, PluginView>,
         starting: bool,
     ) -> Generation {
-        let in_chain_before: HashSet<&Arc<str>> = self.published.versions.keys().collect();
         let step = |index: &usize| {
             let spec = snapshot.plugins.get(*index)?;
             let plugin = view.get(&spec.name)?;
             match &plugin.serving {
                 Some(version) => Some(ChainStep::Plugin(Arc::clone(version))),
                 // A plug-in that was just added joins the chain once it is decided about: never half of it.
-                None if !plugin.settled && !starting && !in_chain_before.contains(&spec.name) => None,
+                None if !plugin.settled && !starting && !self.published.in_chain.contains(&spec.name) => None,
                 None => Some(ChainStep::Unavailable {
                     name: Arc::clone(&spec.name),
                     fail_strategy: plugin.fail_strategy,

@@ -108,6 +108,7 @@ fn run_arguments(arguments: &DemoArguments, manifests: &Path, cache: &Path) -> R
             access_log: "-".to_owned(),
             server_header: "wasmgate".to_owned(),
             startup_wait: Duration::from_secs(60),
+            stream_idle_timeout: Duration::from_secs(300),
             drain_time: Duration::from_secs(1),
         },
     }

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
@@ -130,8 +130,10 @@ fn logger_of(target: &str) -> &str {
     if LOGGERS.contains(&target) { target } else { "main" }
 }
 
-/// Lines that may wait. Beyond it they are dropped and counted: a stuck terminal must not stop traffic.
+/// Lines that may wait, and their bytes. Beyond either they are dropped and counted: a stuck terminal must not stop
+/// traffic, nor may what waits for it fill the memory.
 const LINES_MAX: usize = 16_384;
+const BYTES_MAX: usize = 8 << 20;
 
 enum Message {
     Line(String),
@@ -143,6 +145,7 @@ enum Message {
 pub(crate) struct LogWriter {
     sender: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl LogWriter {
@@ -150,6 +153,8 @@ impl LogWriter {
         let (sender, receiver) = sync_channel(LINES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let waiting = Arc::clone(&waiting_bytes);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             let mut said = 0;
             while let Ok(message) = receiver.recv() {
@@ -163,6 +168,7 @@ impl LogWriter {
                 let mut out = std::io::stderr().lock();
                 // There is nobody left to tell when standard error is closed.
                 let _ = out.write_all(line.as_bytes());
+                waiting.fetch_sub(line.len(), Ordering::Relaxed);
                 let now = lost.load(Ordering::Relaxed);
                 if now > said {
                     let _ =
@@ -171,11 +177,15 @@ impl LogWriter {
                 }
             }
         })?;
-        Ok(Self { sender, dropped })
+        Ok(Self { sender, dropped, waiting_bytes })
     }
 
     fn send(&self, line: String) {
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line)) {
+        let bytes = line.len();
+        // Counted before it is handed over: the other side takes it off.
+        let room = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= BYTES_MAX;
+        if !room || self.sender.try_send(Message::Line(line)).is_err() {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

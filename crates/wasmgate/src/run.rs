@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +47,8 @@ impl PluginParts {
         };
         let fetcher =
             Fetcher::new(Arc::clone(&modules), options).map_err(|e| CommandError::Tls(e.to_string()))?;
-        let program = std::env::current_exe().map_err(CommandError::io("cannot find my own program"))?;
+        // Not the path of the program: behind it may stand another version by now.
+        let program = PathBuf::from("/proc/self/exe");
         let compiler = Compiler::Child {
             compiler: ChildCompiler::new(program, CompileLimits::default()),
             cache: Box::new(CompileCache::open(&cache.join("compiled"))?),
@@ -67,7 +69,11 @@ impl PluginParts {
 fn default_cache_dir() -> PathBuf {
     let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let base = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
-    base.unwrap_or_else(std::env::temp_dir).join("wasmgate")
+    match base {
+        Some(base) => base.join("wasmgate"),
+        // One of our own below a folder that everybody writes to; the store refuses one that somebody else made.
+        None => std::env::temp_dir().join(format!("wasmgate-{}", rustix::process::geteuid().as_raw())),
+    }
 }
 
 pub(crate) fn identity(config: &ConfigArguments) -> GatewayIdentity {
@@ -102,8 +108,7 @@ pub(crate) async fn run_until(
         .map_err(CommandError::io("cannot start the log"))?;
     let result = serve(config, process, levels, ready).await;
     // The last lines say why the process ended.
-    let flushed = tokio::task::spawn_blocking(move || log.flush());
-    let _ = flushed.await;
+    flush(move || log.flush()).await;
     result
 }
 
@@ -142,6 +147,7 @@ async fn serve(
         shared: Arc::clone(&shared),
         modules: Arc::clone(&parts.modules),
         store: Store::default(),
+        files: None,
         published: Published::default(),
     };
     let stopped = async {
@@ -167,11 +173,17 @@ async fn serve(
     shared.set_state(ServerState::Draining);
     gateway.drain().await;
     if let Some(sink) = access_log {
-        let _ = tokio::task::spawn_blocking(move || sink.flush()).await;
+        flush(move || sink.flush()).await;
     }
     admin.abort();
     tracing::info!(target: "main", "stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for a log to be written, but not for ever: its reader may be gone.
+async fn flush(write: impl FnOnce() + Send + 'static) {
+    const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
+    let _ = tokio::time::timeout(FLUSH_TIME_MAX, tokio::task::spawn_blocking(write)).await;
 }
 
 fn worker_count(process: &ProcessArguments) -> usize {
@@ -192,5 +204,11 @@ fn settings(process: &ProcessArguments) -> Result<Settings, CommandError> {
             source: std::io::Error::new(std::io::ErrorKind::InvalidInput, e),
         })?),
     };
-    Ok(Settings { server, access_log, drain_time_max: process.drain_time, ..Settings::default() })
+    Ok(Settings {
+        server,
+        access_log,
+        drain_time_max: process.drain_time,
+        stream_idle_max: process.stream_idle_timeout,
+        ..Settings::default()
+    })
 }

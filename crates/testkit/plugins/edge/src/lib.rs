@@ -22,6 +22,9 @@ impl RootContext for Root {
             log::error!("edge does not like its configuration");
             return false;
         }
+        while self.configuration.contains("loop-at-start") {
+            std::hint::black_box(0);
+        }
         if self.configuration.contains("panic-at-start") {
             panic!("edge panics while it starts");
         }
@@ -76,6 +79,9 @@ impl HttpContext for Stream {
         match self.order.as_str() {
             "inject-request" => {
                 let _ = hostcalls::add_map_value(MapType::HttpRequestHeaders, "x-a", "1\r\nx-injected: 1");
+            }
+            "huge-header" => {
+                let _ = hostcalls::add_map_value(MapType::HttpRequestHeaders, "x-huge", &"x".repeat(1 << 20));
             }
             "inject-response" => self.send_http_response(200, vec![("x-a", "1\r\nx-injected: 1"), ("x-b", "2")], Some(b"ok")),
             "status-1000" => self.send_http_response(1000, vec![], Some(b"odd")),
