@@ -1,0 +1,285 @@
+//! The half of an exchange that faces the endpoint: connecting, sending the request, reading the answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Method};
+use tokio::net::TcpStream;
+use wasmgate_stream::{ResponseHead, StreamState};
+
+use super::Exchange;
+use crate::reason::Reason;
+use crate::upstream::{Received, UpstreamConnection, UpstreamError};
+
+const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// Sends over fresh connections when an idle one turned out to be closed.
+const ATTEMPTS_MAX: u32 = 2;
+
+/// Pieces of request body that one write takes.
+const QUEUED_PIECES_MAX: usize = 8;
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
+
+/// Where the upstream side stands.
+pub(super) enum Upstream {
+    /// The request has not left the chain.
+    Waiting,
+    Connecting(Connecting, SocketAddr),
+    Active(Box<UpstreamConnection>),
+    /// Complete, failed, or not needed.
+    Over,
+}
+
+impl Exchange {
+    /// Chain → a connection to an endpoint.
+    pub(super) fn start_upstream(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.upstream {
+            Upstream::Waiting => match self.stream.take_request_headers() {
+                Some(end) => {
+                    self.forward(end);
+                    true
+                }
+                None => false,
+            },
+            Upstream::Connecting(future, address) => {
+                if self.stream.state() != StreamState::Open {
+                    self.upstream = Upstream::Over;
+                    return true;
+                }
+                let address = *address;
+                match future.as_mut().poll(cx) {
+                    Poll::Pending => return false,
+                    Poll::Ready(Ok(stream)) => {
+                        let connection = UpstreamConnection::new(stream, address, Instant::now());
+                        self.begin(Box::new(connection));
+                    }
+                    Poll::Ready(Err(e)) => {
+                        self.counters(|c| c.connect_failures.increment());
+                        let reason = if e.kind() == io::ErrorKind::TimedOut {
+                            Reason::ConnectionTimeout
+                        } else {
+                            Reason::ConnectionFailure
+                        };
+                        self.fail(reason);
+                    }
+                }
+                true
+            }
+            Upstream::Active(_) | Upstream::Over => false,
+        }
+    }
+
+    /// The request head has left the chain: chooses an endpoint and a connection to it.
+    fn forward(&mut self, end: bool) {
+        if self.stream.data().route_stale {
+            self.resolve_route();
+        }
+        let request = &self.stream.data().request;
+        if request.path().is_none() || self.route.is_none() {
+            return self.fail(Reason::RouteNotFound);
+        }
+        if request.method.is_none() {
+            return self.fail(Reason::RequestHeadersRemoved);
+        }
+        let Some(cluster) = &self.cluster else { return self.fail(Reason::BackendInvalid) };
+        let Some(address) = self.generation.endpoint(cluster) else {
+            return self.fail(Reason::NoHealthyUpstream);
+        };
+        self.counters(|c| c.requests.increment());
+        self.connect(address, true);
+        // A head without body is complete on the wire; otherwise the pieces follow through the chain.
+        debug_assert!(
+            end || self.request_body.is_some() || self.body_started,
+            "a request that goes on has a body"
+        );
+    }
+
+    fn connect(&mut self, address: SocketAddr, may_reuse: bool) {
+        let worker = Rc::clone(&self.downstream.worker);
+        let idle = if may_reuse { worker.pool.borrow_mut().take(address) } else { None };
+        if let Some(connection) = idle {
+            return self.begin(connection);
+        }
+        self.counters(|c| c.connections.increment());
+        let time_max = worker.settings.connect_time_max;
+        let connect = async move {
+            match tokio::time::timeout(time_max, TcpStream::connect(address)).await {
+                Ok(connected) => connected.and_then(|s| s.set_nodelay(true).map(|()| s)),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        };
+        self.upstream = Upstream::Connecting(Box::pin(connect), address);
+        self.stream.data_mut().info.upstream_host = Some(address);
+    }
+
+    fn begin(&mut self, mut connection: Box<UpstreamConnection>) {
+        self.attempts += 1;
+        let end = self.request_body.is_none() && !self.body_started && !self.stream.has_request_output();
+        let data = self.stream.data_mut();
+        data.info.upstream_host = Some(connection.address);
+        data.info.upstream_local = connection.local;
+        data.info.upstream_attempts = self.attempts;
+        if connection.start(&data.request, end, self.attempts).is_err() {
+            return self.fail(Reason::RequestHeadersRemoved);
+        }
+        self.sent = Some(Instant::now());
+        self.upstream = Upstream::Active(connection);
+    }
+
+    /// Chain → endpoint.
+    pub(super) fn push_upstream(&mut self, cx: &mut Context<'_>) -> bool {
+        let Upstream::Active(connection) = &mut self.upstream else { return false };
+        let mut moved = false;
+        loop {
+            // Several pieces go out in one write.
+            let mut queued = false;
+            while connection.queued() < QUEUED_PIECES_MAX {
+                let piece = match self.stream.pop_request_data() {
+                    Some(data) => connection.queue(data.bytes, data.end),
+                    None => match self.stream.take_request_trailers() {
+                        // HTTP/1 upstreams get no trailers, like Envoy's by default.
+                        Some(_) => connection.queue(Bytes::new(), true),
+                        None => break,
+                    },
+                };
+                queued = true;
+                if piece.is_err() {
+                    tracing::warn!(target: "http", "request body and content-length disagree after a plug-in has changed one of them: the request is given up");
+                    self.upstream = Upstream::Over;
+                    self.stream.data_mut().info.response_flags = "UPE";
+                    self.stream.reset("request_body_length_mismatch");
+                    return true;
+                }
+            }
+            moved |= queued;
+            match connection.poll_flush(cx) {
+                Poll::Ready(Ok(())) if queued => {}
+                // After an error the answer may be there all the same: reading tells.
+                Poll::Ready(_) | Poll::Pending => return moved,
+            }
+        }
+    }
+
+    /// Endpoint → chain.
+    pub(super) fn pull_response(&mut self, cx: &mut Context<'_>) -> bool {
+        let Upstream::Active(connection) = &mut self.upstream else { return false };
+        if self.stream.state() != StreamState::Open {
+            // A local reply or a reset: what the endpoint says interests nobody any more.
+            self.upstream = Upstream::Over;
+            return true;
+        }
+        if !connection.is_head_done() {
+            let method = self.stream.data().request.method.clone().unwrap_or(Method::GET);
+            let bytes_max = self.downstream.worker.settings.response_head_bytes_max;
+            return match connection.poll_head(cx, &method, bytes_max) {
+                Poll::Pending => false,
+                Poll::Ready(Ok(head)) => {
+                    let end = connection.is_response_done();
+                    self.receive_head(head.status, head.headers, end);
+                    true
+                }
+                Poll::Ready(Err(error)) => {
+                    self.upstream_failed(&error);
+                    true
+                }
+            };
+        }
+        if !self.stream.wants_response() {
+            return false;
+        }
+        match connection.poll_data(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(received)) => {
+                let (bytes, end) = match received {
+                    Received::Data(bytes, end) => (bytes, end),
+                    Received::End => (Bytes::new(), true),
+                };
+                if end {
+                    self.release();
+                }
+                self.stream.response_data(bytes, end);
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                self.upstream_failed(&error);
+                true
+            }
+        }
+    }
+
+    fn receive_head(&mut self, status: http::StatusCode, mut headers: HeaderMap, end: bool) {
+        let now = Instant::now();
+        let ms = self
+            .sent
+            .map_or(0, |sent| u64::try_from(now.duration_since(sent).as_millis()).unwrap_or(u64::MAX));
+        let value = if ms == 0 { HeaderValue::from_static("0") } else { HeaderValue::from(ms) };
+        let _ = headers.try_insert(X_ENVOY_UPSTREAM_SERVICE_TIME, value);
+        let info = &mut self.stream.data_mut().info;
+        info.upstream_service_time_ms = Some(ms);
+        info.response_code_details = "via_upstream".into();
+        self.counters(|c| c.count_response(status.as_u16()));
+        if end {
+            self.release();
+        }
+        self.stream.response_headers(ResponseHead::new(status, headers), end);
+    }
+
+    /// The endpoint's answer is complete: its connection is free for the next request.
+    fn release(&mut self) {
+        if let Upstream::Active(connection) = std::mem::replace(&mut self.upstream, Upstream::Over)
+            && connection.is_reusable()
+        {
+            self.downstream.worker.pool.borrow_mut().put(connection, Instant::now());
+        }
+    }
+
+    fn upstream_failed(&mut self, error: &UpstreamError) {
+        let Upstream::Active(connection) = std::mem::replace(&mut self.upstream, Upstream::Over) else {
+            return;
+        };
+        // The endpoint closed an idle connection while our request was on its way: it has not seen the request.
+        let unseen = connection.reused
+            && !connection.answered
+            && matches!(error, UpstreamError::Closed | UpstreamError::Io(_));
+        let method = self.stream.data().request.method.as_ref();
+        let may_repeat = method.is_some_and(Method::is_idempotent) && !self.body_started;
+        if unseen && may_repeat && self.attempts < ATTEMPTS_MAX {
+            self.counters(|c| c.retries.increment());
+            return self.connect(connection.address, false);
+        }
+        self.counters(|c| c.resets.increment());
+        let is_protocol = matches!(error, UpstreamError::Head(_) | UpstreamError::Chunk(_));
+        if is_protocol {
+            tracing::debug!(target: "http", "endpoint {}: {error}", connection.address);
+        }
+        if self.stream.data().response.is_some() {
+            let info = &mut self.stream.data_mut().info;
+            info.response_flags = if is_protocol { "UPE" } else { "UC" };
+            let details = if is_protocol {
+                "upstream_reset_after_response_started{protocol_error}"
+            } else {
+                "upstream_reset_after_response_started{connection_termination}"
+            };
+            return self.stream.reset(details);
+        }
+        self.fail(if is_protocol { Reason::UpstreamProtocolError } else { Reason::ConnectionTermination });
+    }
+
+    fn fail(&mut self, reason: Reason) {
+        self.upstream = Upstream::Over;
+        self.stream.local_reply(reason.reply());
+    }
+
+    fn counters(&self, count: impl FnOnce(&crate::stats::ClusterCounters)) {
+        if let Some(cluster) = &self.cluster {
+            self.generation.count(cluster, count);
+        }
+    }
+}
