@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc};
 use wasmgate_artifact::Fetched;
 use wasmgate_host::{Engine, Failure, Module, Services, StartError, Vm};
@@ -41,6 +42,8 @@ pub struct PluginVersion {
     spares: Mutex<VecDeque<Vm<WasmStream>>>,
     /// Wakes the task that makes spares. However often it is asked, it is asked once.
     refill: Notify,
+    /// Wakes streams that wait for a VM.
+    made: Notify,
     retired: mpsc::UnboundedSender<Retired>,
     pub(crate) slots: Vec<WorkerSlot>,
     last_fault: Mutex<Option<Fault>>,
@@ -103,6 +106,7 @@ impl PluginVersion {
             services,
             spares: Mutex::default(),
             refill: Notify::new(),
+            made: Notify::new(),
             retired,
             slots: (0..workers).map(|_| WorkerSlot::default()).collect(),
             last_fault: Mutex::default(),
@@ -132,6 +136,16 @@ impl PluginVersion {
         let vm = self.spares.lock().pop_front();
         self.refill.notify_one();
         vm
+    }
+
+    /// When the next VM is made.
+    pub(crate) fn made(&self) -> Notified<'_> {
+        self.made.notified()
+    }
+
+    /// Whether faults come so fast that a new VM has to wait.
+    pub(crate) fn in_storm(&self) -> bool {
+        !self.storm.lock().delay().is_zero()
     }
 
     /// Makes VMs until there is one for each of `workers` that does not run this version yet, beyond the usual spare.
@@ -219,6 +233,7 @@ async fn make_spares(version: Weak<PluginVersion>) {
         let build = move || match alive.build() {
             Ok(vm) => {
                 alive.spares.lock().push_back(vm);
+                alive.made.notify_waiters();
                 true
             }
             Err(e) => {

@@ -4,12 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use wasmgate_host::{Callbacks, Failure, Vm};
 
 use crate::stats::PluginStats;
 use crate::version::PluginVersion;
 use crate::view::WasmStream;
+
+/// How long a stream waits for a VM to be made. One takes milliseconds.
+const VM_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The VM that takes this worker's new streams. Streams keep the VM that they started with.
 #[derive(Debug)]
@@ -56,6 +60,33 @@ impl WorkerPlugin {
             PluginStats::add(&self.version.stats.unavailable);
         }
         cell
+    }
+
+    /// Whether a new stream finds a VM at once.
+    pub fn is_ready(&self) -> bool {
+        self.current.borrow().as_ref().is_some_and(|cell| cell.takes_streams())
+    }
+
+    /// Waits for the successor of a VM that has failed: at most [`VM_WAIT_MAX`], and not at all in a storm of faults,
+    /// where new VMs are made slower and slower.
+    pub async fn ready(&self) {
+        let made = async {
+            loop {
+                let next = self.version.made();
+                let mut next = std::pin::pin!(next);
+                // Asked first, so that one that is made between the look and the wait is not missed.
+                next.as_mut().enable();
+                if !self.is_ready() {
+                    self.replace();
+                }
+                if self.is_ready() || self.version.in_storm() {
+                    return;
+                }
+                next.await;
+            }
+        };
+        // Over it the stream goes on without, as its fail strategy says.
+        let _ = tokio::time::timeout(VM_WAIT_MAX, made).await;
     }
 
     fn replace(&self) {

@@ -37,6 +37,14 @@ impl WorkerStep {
         steps.iter().filter_map(step).collect()
     }
 
+    /// The plug-in of the step, if its VM has failed and has no successor yet.
+    pub(crate) fn restarting(&self) -> Option<&WorkerPlugin> {
+        match self {
+            Self::Plugin(plugin) if !plugin.is_ready() => Some(plugin),
+            Self::Plugin(_) | Self::Deny(_) => None,
+        }
+    }
+
     pub(crate) fn filter(&self) -> ChainFilter {
         match self {
             Self::Plugin(plugin) => ChainFilter::Plugin(PluginFilter::new(Rc::clone(plugin))),

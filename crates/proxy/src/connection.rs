@@ -154,6 +154,7 @@ async fn handle(
     let protocol = request.version();
     match request::accept(request, &downstream.peer) {
         Ok(accepted) => {
+            downstream.worker.generation().plugins_ready(downstream.local).await;
             let mut exchange = Exchange::start(downstream, accepted, protocol);
             let parts = poll_fn(|cx| exchange.poll_head(cx)).await?;
             Ok(exchange.into_response(parts))

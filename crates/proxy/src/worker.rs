@@ -153,6 +153,14 @@ impl WorkerGeneration {
             .unwrap_or_default()
     }
 
+    /// Waits for VMs that are being replaced: what a plug-in did to one stream shall not cost the next one.
+    pub(crate) async fn plugins_ready(&self, local: SocketAddr) {
+        let Some(listener) = self.listener(local).and_then(|l| self.listeners.get(l)) else { return };
+        for plugin in listener.chain.iter().filter_map(WorkerStep::restarting) {
+            plugin.ready().await;
+        }
+    }
+
     pub(crate) fn has_filters(&self, listener: Option<usize>) -> bool {
         listener.and_then(|l| self.listeners.get(l)).is_some_and(|l| !l.chain.is_empty())
     }

@@ -132,8 +132,9 @@ fn a_storm_of_panics_hurts_no_other_plug_in_and_ends() {
             503
         );
     }
-    // The VMs that were ready are used up; the requests between are answered without one.
-    assert!((3..=40).contains(&faults(&gateway, "trap")));
+    // The first few get a fresh VM each, then new ones are made slower and slower.
+    let faults = faults(&gateway, "trap");
+    assert!((9..40).contains(&faults), "{faults}");
     gateway.wait_for_answer("/", &[], |a| a.status == 200).unwrap();
 }
 
