@@ -131,6 +131,33 @@ impl RouteTable {
         hosts.flat_map(|h| h.exact.values().chain(h.prefix.values()).flatten())
     }
 
+    /// Every route with what leads to it, for people: hostname (`*` for any), kind of path match, path. Those of one
+    /// hostname and path stand in the order in which they are tried.
+    pub fn entries(&self) -> Vec<(String, &'static str, String, &Arc<Route>)> {
+        let exact = self.exact_hosts.iter().map(|(name, host)| (name.to_string(), host));
+        let wildcard = self.wildcard_hosts.iter().map(|(name, host)| (format!("*.{name}"), host));
+        let any = self.any_host.iter().map(|host| ("*".to_owned(), host));
+        let mut hosts: Vec<_> = exact.chain(wildcard).chain(any).collect();
+        hosts.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut out = Vec::new();
+        for (name, host) in hosts {
+            let paths = |kind, map: &'_ HashMap<Box<str>, Vec<Arc<Route>>>| {
+                let mut paths: Vec<_> = map.keys().map(|path| (kind, path.to_string())).collect();
+                // The longest prefix is tried first.
+                paths.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+                paths
+            };
+            for (kind, path) in
+                paths("Exact", &host.exact).into_iter().chain(paths("PathPrefix", &host.prefix))
+            {
+                let routes = if kind == "Exact" { host.exact.get(&*path) } else { host.prefix.get(&*path) };
+                let shown = if path.is_empty() { "/" } else { &path };
+                out.extend(routes.into_iter().flatten().map(|r| (name.clone(), kind, shown.to_owned(), r)));
+            }
+        }
+        out
+    }
+
     /// Names of all clusters that routes lead to.
     pub fn cluster_names(&self) -> BTreeSet<Arc<str>> {
         self.routes()

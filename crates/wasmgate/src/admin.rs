@@ -29,7 +29,7 @@ pub(crate) struct AdminState {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) access_log: Option<AccessLogSink>,
     /// The command line as it was understood.
-    pub(crate) options: String,
+    pub(crate) options: serde_json::Value,
 }
 
 /// Endpoints with what they do, for `/help`.
@@ -168,15 +168,31 @@ async fn config_dump(State(state): State<AdminState>) -> Response {
     let listener = |l: &wasmgate_config::Listener| {
         let chain: Vec<&str> =
             l.plugins.iter().filter_map(|i| snapshot.plugins.get(*i)).map(|p| &*p.name).collect();
-        let route = |r: &Arc<wasmgate_config::Route>| {
+        let route = |(host, kind, path, r): (String, &str, String, &Arc<wasmgate_config::Route>)| {
             let backend = |b: &wasmgate_config::Backend| json!({ "cluster": b.cluster.as_ref().map(|c| &*c.name), "weight": b.weight });
-            json!({ "name": &*r.name, "backends": r.backends.iter().map(backend).collect::<Vec<_>>() })
+            let text = |v: &http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
+            let headers: Vec<_> = r
+                .matches
+                .headers
+                .iter()
+                .map(|(n, v)| json!({ "name": n.as_str(), "value": text(v) }))
+                .collect();
+            let query: Vec<_> =
+                r.matches.query.iter().map(|(n, v)| json!({ "name": n, "value": v })).collect();
+            let matches = json!({
+                "hostname": host,
+                "path": { "type": kind, "value": path },
+                "method": r.matches.method.as_ref().map(http::Method::as_str),
+                "headers": headers,
+                "queryParams": query,
+            });
+            json!({ "name": &*r.name, "match": matches, "backends": r.backends.iter().map(backend).collect::<Vec<_>>() })
         };
         json!({
             "name": &*l.name,
             "address": l.address.to_string(),
             "plugins": chain,
-            "routes": l.routes.routes().map(route).collect::<Vec<_>>(),
+            "routes": l.routes.entries().into_iter().map(route).collect::<Vec<_>>(),
         })
     };
     let cluster = |c: &Arc<wasmgate_config::Cluster>| {
@@ -267,7 +283,9 @@ async fn stats(State(state): State<AdminState>, RawQuery(query): RawQuery) -> Re
 
 async fn prometheus(State(state): State<AdminState>) -> Response {
     match metrics::prometheus(&state) {
-        Ok(body) => answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body),
+        Ok(body) => {
+            answer(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body)
+        }
         Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")),
     }
 }

@@ -245,10 +245,10 @@ fn plugin_samples(state: &AdminState, out: &mut Vec<Sample>) {
             vms as u64,
             format!("wasm.{name}.vm_count"),
         ));
-        let memory = status.workers.iter().map(|w| w.memory_bytes as u64).max().unwrap_or(0);
+        let memory = status.workers.iter().map(|w| w.memory_bytes as u64).sum();
         out.push(gauge(
             "wasmgate_plugin_memory_bytes",
-            "Linear memory of the largest VM",
+            "Linear memory of the VMs that serve",
             label(),
             memory,
             format!("wasm.{name}.vm_memory_size"),

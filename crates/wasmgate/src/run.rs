@@ -132,7 +132,7 @@ async fn serve(
         manager: parts.manager.clone(),
         gateway: Arc::clone(&gateway),
         access_log: access_log.clone(),
-        options: format!("{config:?} {process:?}"),
+        options: options(config, process, workers),
     };
     let admin = admin::start(process.admin, admin_state).await?;
     if !process.admin.ip().is_loopback() {
@@ -184,6 +184,26 @@ async fn serve(
 async fn flush(write: impl FnOnce() + Send + 'static) {
     const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
     let _ = tokio::time::timeout(FLUSH_TIME_MAX, tokio::task::spawn_blocking(write)).await;
+}
+
+/// The command line as it was understood, for `/server_info`.
+fn options(config: &ConfigArguments, process: &ProcessArguments, workers: usize) -> serde_json::Value {
+    serde_json::json!({
+        "config": config.config,
+        "namespace": config.namespace,
+        "root_namespace": config.root_namespace,
+        "labels": config.labels.0,
+        "cache_dir": config.cache_dir,
+        "insecure_registry": config.insecure_registry,
+        "allow_host_env": config.allow_host_env,
+        "admin": process.admin.to_string(),
+        "workers": workers,
+        "access_log": process.access_log,
+        "server_header": process.server_header,
+        "startup_wait": process.startup_wait.as_secs(),
+        "stream_idle_timeout": process.stream_idle_timeout.as_secs(),
+        "drain_time": process.drain_time.as_secs(),
+    })
 }
 
 fn worker_count(process: &ProcessArguments) -> usize {

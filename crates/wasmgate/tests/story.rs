@@ -299,7 +299,9 @@ fn every_admin_endpoint_answers() {
         ("/listeners", "127.0.0.1_"),
         ("/clusters", &format!("{CLUSTER}::")),
         ("/config_dump", "\"istio-system.header-authorization\""),
+        ("/config_dump", "\"type\": \"PathPrefix\""),
         ("/server_info", "\"state\": \"LIVE\""),
+        ("/server_info", "\"namespace\": \"istio-system\""),
         ("/stats", "http.downstream_rq_total: 1"),
         ("/stats?filter=downstream_rq_4xx", "http.downstream_rq_4xx: 1"),
         ("/stats/prometheus", "wasmgate_responses_total{class=\"4xx\"} 1"),
@@ -310,6 +312,13 @@ fn every_admin_endpoint_answers() {
         assert_eq!(answer.status, 200, "{path}");
         assert!(answer.text().contains(text), "{path}: {}", answer.text());
     }
+    let prometheus = gateway.admin_get("/stats/prometheus").unwrap();
+    assert_eq!(
+        prometheus.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        "the format that has counters named without _total in their types"
+    );
+    assert!(prometheus.text().ends_with("# EOF\n"));
     let filtered = gateway.admin_get("/stats?filter=downstream_rq_4xx").unwrap().text();
     assert_eq!(filtered.lines().count(), 1, "{filtered}");
     for (path, status, text) in [
