@@ -1,9 +1,11 @@
 //! The control side's handle on the workers.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -106,29 +108,34 @@ impl Gateway {
         let names: BTreeSet<Arc<str>> =
             generation.listeners.iter().flat_map(|l| l.routes.cluster_names()).collect();
         self.stats.retain_clusters(|name| names.contains(name));
-        self.open_listeners(&generation)
+        self.open_listeners(&generation).await
     }
 
-    fn open_listeners(&self, generation: &Generation) -> Vec<GatewayError> {
+    async fn open_listeners(&self, generation: &Generation) -> Vec<GatewayError> {
         let wanted: BTreeSet<SocketAddr> = generation.listeners.iter().map(|l| l.address).collect();
-        let mut listening = self.listening.lock();
-        for address in listening.difference(&wanted) {
+        let mut open = self.listening();
+        for address in open.iter().filter(|a| !wanted.contains(a)) {
             for worker in &self.workers {
                 let _ = worker.send(Command::StopListening(*address));
             }
         }
-        listening.retain(|address| wanted.contains(address));
+        open.retain(|address| wanted.contains(address));
+        *self.listening.lock() = open.iter().copied().collect();
         let mut errors = Vec::new();
         for address in wanted {
-            if listening.contains(&address) {
+            if open.contains(&address) {
                 continue;
             }
-            match self.workers.iter().map(|_| bind(address)).collect::<Result<Vec<_>, _>>() {
+            let is_ours = open.iter().any(|a| a.port() == address.port());
+            let free = if is_ours { Ok(()) } else { wait_until_free(address).await };
+            let sockets = || self.workers.iter().map(|_| bind(address)).collect::<Result<Vec<_>, _>>();
+            match free.and_then(|()| sockets()) {
                 Ok(sockets) => {
                     for (worker, socket) in self.workers.iter().zip(sockets) {
                         let _ = worker.send(Command::Listen(address, socket));
                     }
-                    listening.insert(address);
+                    open.push(address);
+                    self.listening.lock().insert(address);
                 }
                 Err(source) => errors.push(GatewayError::Bind { address, source }),
             }
@@ -148,6 +155,32 @@ impl Gateway {
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
         let _ = joined.await;
     }
+}
+
+/// Whether nobody listens here: with SO_REUSEPORT another process of the same user would share the port, and each
+/// connection would get one configuration or the other. Asked by connecting, because a bind without SO_REUSEPORT would
+/// fail on a port that is only reserved, too. Our own listener of a moment ago may take an instant to close.
+async fn wait_until_free(address: SocketAddr) -> std::io::Result<()> {
+    const ATTEMPTS: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(50);
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let target = SocketAddr::new(ip, address.port());
+    for _ in 0..ATTEMPTS {
+        // An address of this machine accepts or refuses at once; whatever else is wrong with it, bind tells.
+        match tokio::time::timeout(PAUSE, tokio::net::TcpStream::connect(target)).await {
+            // The system may choose the very port to connect from: then it met itself.
+            Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == target) => return Ok(()),
+            Ok(Ok(_)) => tokio::time::sleep(PAUSE).await,
+            // A full backlog: somebody listens and does not keep up.
+            Err(_) => {}
+            Ok(Err(_)) => return Ok(()),
+        }
+    }
+    Err(std::io::Error::new(ErrorKind::AddrInUse, "Address already in use: another process listens there"))
 }
 
 /// A socket of its own for each worker: the kernel spreads connections over them, and no worker waits for another.
