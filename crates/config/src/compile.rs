@@ -163,6 +163,7 @@ impl<'a> Compiler<'a> {
             name: format!("{}.{}", resource.id.namespace, resource.id.name).into(),
             resource: resource.id.clone(),
             url: plugin.url.clone(),
+            url_at: plugin.url_at,
             sha256: plugin.sha256.clone(),
             pull_policy: plugin.pull_policy,
             credential,

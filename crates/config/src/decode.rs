@@ -21,15 +21,18 @@ pub(crate) struct Sink<'a> {
     resource: Option<ResourceId>,
     out: &'a mut Vec<Diagnostic>,
     errors: usize,
+    /// Findings before this one are about other documents.
+    first: usize,
 }
 
 impl<'a> Sink<'a> {
     pub(crate) fn new(file: Arc<str>, resource: Option<ResourceId>, out: &'a mut Vec<Diagnostic>) -> Self {
-        Self { file, resource, out, errors: 0 }
+        let first = out.len();
+        Self { file, resource, out, errors: 0, first }
     }
 
     pub(crate) fn set_resource(&mut self, resource: ResourceId) {
-        for diagnostic in self.out.iter_mut().filter(|d| d.resource.is_none() && d.file == self.file) {
+        for diagnostic in self.out.iter_mut().skip(self.first).filter(|d| d.resource.is_none()) {
             diagnostic.resource = Some(resource.clone());
         }
         self.resource = Some(resource);

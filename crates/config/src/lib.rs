@@ -38,5 +38,5 @@ pub use secret::Secret;
 pub use snapshot::{
     Cluster, Credential, Endpoint, Listener, ModuleUrl, PluginLimits, PluginSpec, PullPolicy, Snapshot,
 };
-pub use store::Store;
+pub use store::{Gap, Store};
 pub use wasm_plugin::{EnvValue, FailStrategy, Phase, PluginType, WasmPlugin};

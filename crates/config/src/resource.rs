@@ -146,7 +146,7 @@ fn decode_one(node: &Node, file: &Arc<str>, out: &mut Vec<Diagnostic>) -> Vec<Pa
             "kind {:?} of apiVersion {:?} is not supported, the resource is skipped",
             kind_name.value, api_version.value
         );
-        sink.warn(kind_name.at, "kind", &text);
+        sink.warn(kind_name.at, "", &text);
         return vec![Parsed::Skipped];
     };
     if !kind.versions().contains(&version) {
@@ -154,7 +154,7 @@ fn decode_one(node: &Node, file: &Arc<str>, out: &mut Vec<Diagnostic>) -> Vec<Pa
             "version {version:?} of {kind} is not supported, the resource is skipped; supported: {}",
             kind.versions().join(", ")
         );
-        sink.warn(api_version.at, "apiVersion", &text);
+        sink.warn(api_version.at, "", &text);
         return vec![Parsed::Skipped];
     }
     let Some(meta) = ObjectMeta::decode(&mut root, &mut sink) else { return vec![Parsed::Skipped] };

@@ -174,6 +174,8 @@ pub struct PluginSpec {
     pub file: Arc<str>,
     /// Where in it.
     pub position: Position,
+    /// Where its `spec.url` stands: what cannot be fetched, compiled or started is at fault there.
+    pub url_at: Position,
 }
 
 #[cfg(test)]

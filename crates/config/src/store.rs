@@ -1,6 +1,7 @@
 //! The resources of all files, with the last good version of what is broken now.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity};
@@ -13,11 +14,34 @@ use crate::resource::{Parsed, Resource, decode};
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     by_file: BTreeMap<Arc<str>, FileState>,
+    invalid: Vec<Diagnostic>,
+}
+
+/// Something that the files ask for and that has never been valid: what it would be is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The file.
+    pub file: Arc<str>,
+    /// The resource; `None` when not even its name can be read.
+    pub resource: Option<ResourceId>,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.resource {
+            Some(resource) => write!(f, "{resource} ({})", self.file),
+            None => write!(f, "a part of {}", self.file),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 struct FileState {
     resources: Vec<Arc<Resource>>,
+    /// Invalid resources without a good version.
+    missing: Vec<ResourceId>,
+    /// Some of it cannot be read, and never could.
+    is_dark: bool,
 }
 
 impl Store {
@@ -27,15 +51,42 @@ impl Store {
         let mut next = BTreeMap::new();
         for file in files {
             let old = self.by_file.get(&file.name);
-            let state = Self::read(file, old, &mut diagnostics);
+            // A file may have been renamed while it was edited.
+            let gone = |name: &Arc<str>| !files.iter().any(|f| f.name == *name);
+            let renamed = |id: &ResourceId| {
+                self.by_file.iter().filter(|(name, _)| gone(name)).find_map(|(_, state)| state.find(id))
+            };
+            let state = Self::read(file, old, &renamed, &mut diagnostics);
             next.insert(Arc::clone(&file.name), state);
         }
         self.by_file = next;
+        self.invalid = diagnostics.iter().filter(|d| d.severity == Severity::Error).cloned().collect();
         self.report_duplicates(&mut diagnostics);
         diagnostics
     }
 
-    fn read(file: &ManifestFile, old: Option<&FileState>, out: &mut Vec<Diagnostic>) -> FileState {
+    /// What makes resources invalid now, duplicates apart.
+    pub fn invalid(&self) -> &[Diagnostic] {
+        &self.invalid
+    }
+
+    /// What the files ask for and never said in a valid way.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let of = |(file, state): (&Arc<str>, &FileState)| {
+            let dark = state.is_dark.then_some(None);
+            let missing = state.missing.iter().cloned().map(Some);
+            let gap = |resource| Gap { file: Arc::clone(file), resource };
+            dark.into_iter().chain(missing).map(gap).collect::<Vec<_>>()
+        };
+        self.by_file.iter().flat_map(of).collect()
+    }
+
+    fn read(
+        file: &ManifestFile,
+        old: Option<&FileState>,
+        renamed: &dyn Fn(&ResourceId) -> Option<Arc<Resource>>,
+        out: &mut Vec<Diagnostic>,
+    ) -> FileState {
         let documents = match node::parse(&file.text) {
             Ok(documents) => documents,
             Err(e) => {
@@ -49,20 +100,38 @@ impl Store {
                     message,
                 });
                 // Nothing can be told about the file: all that it said before stays.
-                return old.cloned().unwrap_or_default();
+                return old.cloned().unwrap_or(FileState { is_dark: true, ..FileState::default() });
             }
         };
-        let mut resources = Vec::new();
+        let mut state = FileState::default();
+        let before = out.len();
         for document in &documents {
             for parsed in decode(document, &file.name, out) {
                 match parsed {
-                    Parsed::Valid(resource) => resources.push(Self::share(*resource, old)),
-                    Parsed::Invalid(id) => resources.extend(old.and_then(|o| o.find(&id))),
+                    Parsed::Valid(resource) => state.resources.push(Self::share(*resource, old)),
+                    Parsed::Invalid(id) => match old.and_then(|o| o.find(&id)).or_else(|| renamed(&id)) {
+                        Some(good) => state.resources.push(good),
+                        None => state.missing.push(id),
+                    },
                     Parsed::Skipped => {}
                 }
             }
         }
-        FileState { resources }
+        let is_nameless = |d: &Diagnostic| d.severity == Severity::Error && d.resource.is_none();
+        if out.iter().skip(before).any(is_nameless) {
+            match old {
+                // The nameless one may be any of those that are not there any more: they stay.
+                Some(old) => {
+                    let lost =
+                        |r: &&Arc<Resource>| state.find(&r.id).is_none() && !state.missing.contains(&r.id);
+                    let kept: Vec<_> = old.resources.iter().filter(lost).cloned().collect();
+                    state.is_dark = old.is_dark || kept.is_empty();
+                    state.resources.extend(kept);
+                }
+                None => state.is_dark = true,
+            }
+        }
+        state
     }
 
     /// Keeps the old object when nothing has changed.

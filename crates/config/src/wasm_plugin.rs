@@ -94,6 +94,7 @@ pub struct WasmPlugin {
     pub(crate) selector: Option<BTreeMap<String, String>>,
     pub(crate) targets: Vec<TargetRef>,
     pub(crate) url: ModuleUrl,
+    pub(crate) url_at: Position,
     pub(crate) sha256: Option<String>,
     pub(crate) pull_policy: PullPolicy,
     pub(crate) pull_secret: Option<String>,
@@ -129,7 +130,7 @@ impl WasmPlugin {
     pub(crate) fn decode(spec: &mut Fields<'_>, meta: &ObjectMeta, sink: &mut Sink<'_>) -> Option<Self> {
         let selector = selector(spec, sink);
         let targets = targets(spec, selector.is_some(), sink);
-        let url = url(spec, sink);
+        let located_url = url(spec, sink);
         let sha256 = sha256(spec, sink);
         let (pull_secret, pull_secret_at) = pull_secret(spec, sink);
         let plugin_name = plugin_name(spec, sink);
@@ -177,10 +178,12 @@ impl WasmPlugin {
         });
         let configuration = configuration(spec, sink);
         let limits = limits(meta, spec.position(), sink);
+        let (url, url_at) = located_url?;
         Some(Self {
             selector,
             targets,
-            url: url?,
+            url,
+            url_at,
             sha256,
             pull_policy: pull_policy.map_or(PullPolicy::Unspecified, |p| p.value),
             pull_secret,
@@ -274,7 +277,7 @@ fn targets(spec: &mut Fields<'_>, has_selector: bool, sink: &mut Sink<'_>) -> Ve
     out
 }
 
-fn url(spec: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<ModuleUrl> {
+fn url(spec: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<(ModuleUrl, Position)> {
     let url = spec.text("url", sink).filter(|u| !u.value.is_empty());
     let Some(url) = url else {
         if sink.is_clean() {
@@ -287,7 +290,7 @@ fn url(spec: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<ModuleUrl> {
         return None;
     };
     match ModuleUrl::parse(&url.value) {
-        Ok(parsed) => Some(parsed),
+        Ok(parsed) => Some((parsed, url.at)),
         Err(reason) => {
             sink.error(url.at, &url.path, &reason);
             None

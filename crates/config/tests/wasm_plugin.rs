@@ -349,15 +349,50 @@ fn what_is_broken_keeps_its_last_good_version() {
     for broken in ["a: [", &plugin("  url: ftp://x/y\n"), &good.replace("metadata:", "metadata: {}\nwas:")] {
         let diagnostics = store.replace(&[file("a.yaml", broken)]);
         assert!(diagnostics.iter().any(|d| d.severity == Severity::Error), "{broken}");
-        let kept = names(&store);
-        // A document that does not even say its name cannot be told from one that was deleted.
-        assert_eq!(kept.len(), usize::from(!broken.contains("was:")), "{broken}");
+        // A document that does not even say its name is taken for the one that is not there any more.
+        assert_eq!(names(&store), ["oci://r.test/x:1"], "{broken}");
+        assert_eq!(store.gaps(), []);
+        // Nor does it help to rename the file, as long as the name of the resource can be read.
+        if broken.contains("ftp") {
+            store.replace(&[file("b.yaml", broken)]);
+            assert_eq!(names(&store), ["oci://r.test/x:1"], "{broken}");
+        }
         store.replace(&[file("a.yaml", &good)]);
     }
     store.replace(&[]);
     assert_eq!(names(&store), Vec::<String>::new(), "a file that is gone takes its resources along");
     let twice = store.replace(&[file("a.yaml", &good), file("b.yaml", &good)]);
     assert!(twice[0].to_string().contains("is defined twice, the one at a.yaml:1 is used"), "{}", twice[0]);
+}
+
+#[test]
+fn what_was_never_valid_is_a_gap_until_it_is_repaired() {
+    let good = plugin("  url: oci://r.test/x:1\n");
+    for (broken, named) in [
+        ("a: [", false),
+        (&*plugin("  url: ftp://x/y\n"), true),
+        (&*good.replace("metadata:", "was:"), false),
+    ] {
+        let mut store = Store::default();
+        for _ in 0..2 {
+            store.replace(&[file("a.yaml", broken)]);
+            let gaps = store.gaps();
+            assert_eq!((gaps.len(), gaps[0].resource.is_some()), (1, named), "{broken}");
+            assert_eq!(store.invalid().len(), 1, "{:?}", store.invalid());
+        }
+        store.replace(&[file("a.yaml", &good)]);
+        assert_eq!((store.gaps(), store.invalid().len()), (vec![], 0), "{broken}");
+    }
+}
+
+#[test]
+fn a_kind_that_is_skipped_is_not_blamed_on_its_neighbour() {
+    let text = format!("apiVersion: apps/v1\nkind: Deployment\n---\n{}", plugin("  url: oci://r.test/x:1\n"));
+    let diagnostics = Store::default().replace(&[file("a.yaml", &text)]);
+    assert_eq!(
+        diagnostics[0].to_string(),
+        "a.yaml:2:7: warning: kind \"Deployment\" of apiVersion \"apps/v1\" is not supported, the resource is skipped"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Reading is GET, changing is POST. It listens on loopback unless somebody says otherwise, because whoever can reach
 //! it controls the gateway.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde_json::json;
-use wasmgate_plugin::PluginManager;
+use wasmgate_config::{Diagnostic, Kind, ResourceId};
+use wasmgate_plugin::{PluginManager, PluginState};
 use wasmgate_proxy::{AccessLogSink, Gateway};
 
 use crate::error::CommandError;
@@ -128,7 +130,49 @@ async fn ready(State(state): State<AdminState>) -> Response {
 }
 
 async fn plugins(State(state): State<AdminState>) -> Response {
-    json_answer(&json!({ "plugins": state.manager.status() }))
+    let current = state.shared.current();
+    let mut plugins = state.manager.status();
+    let file = |name: &str| current.snapshot.plugins.iter().find(|p| *p.name == *name).map(|p| &p.file);
+    for plugin in &mut plugins {
+        // What the manifest says now cannot be used: whatever is told about the version before is not the answer.
+        let concerns = |d: &&Diagnostic| match &d.resource {
+            Some(id) => is_plugin(id) && plugin_name(id) == plugin.name,
+            None => file(&plugin.name) == Some(&d.file),
+        };
+        let messages: Vec<String> =
+            current.invalid.iter().filter(concerns).map(ToString::to_string).collect();
+        if !messages.is_empty() {
+            let serves = plugin.serving_image.is_some();
+            plugin.state = if serves { PluginState::Degraded } else { PluginState::Failed };
+            plugin.reason = INVALID_MANIFEST.to_owned();
+            plugin.message = messages.join("; ");
+        }
+    }
+    let mut rows: Vec<_> = plugins.iter().map(|p| json!(p)).collect();
+    let mut never_valid: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for diagnostic in &current.invalid {
+        if let Some(id) = diagnostic.resource.as_ref().filter(|id| is_plugin(id))
+            && !plugins.iter().any(|p| p.name == plugin_name(id))
+        {
+            never_valid.entry(plugin_name(id)).or_default().push(diagnostic.to_string());
+        }
+    }
+    for (name, messages) in never_valid {
+        let state = PluginState::Failed;
+        rows.push(json!({ "name": name, "state": state, "reason": INVALID_MANIFEST, "message": messages.join("; ") }));
+    }
+    json_answer(&json!({ "plugins": rows }))
+}
+
+/// Reason of a plug-in whose manifest cannot be used as it is now.
+const INVALID_MANIFEST: &str = "InvalidManifest";
+
+fn is_plugin(id: &ResourceId) -> bool {
+    id.kind == Kind::WasmPlugin
+}
+
+fn plugin_name(id: &ResourceId) -> String {
+    format!("{}.{}", id.namespace, id.name)
 }
 
 async fn listeners(State(state): State<AdminState>) -> Response {

@@ -25,10 +25,11 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<ExitCode, Comman
     for diagnostic in &diagnostics {
         say(&diagnostic.to_string());
     }
-    let warnings = diagnostics.iter().filter(|d| d.severity == Severity::Warning).count();
+    let mut warnings = diagnostics.iter().filter(|d| d.severity == Severity::Warning).count();
     let mut errors = diagnostics.len() - warnings;
     if snapshot.listeners.is_empty() {
         say("warning: no Gateway has a listener: nothing would be served");
+        warnings += 1;
     }
     if !arguments.offline && !snapshot.plugins.is_empty() {
         let parts = PluginParts::new(config, &LogLevels::new(Level::Off), 1)?;
@@ -40,7 +41,7 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<ExitCode, Comman
                 continue;
             }
             if let Err(error) = parts.manager.try_load(&definition).await {
-                let (file, at) = (&spec.file, spec.position);
+                let (file, at) = (&spec.file, spec.url_at);
                 say(&format!(
                     "{file}:{}:{}: error: {}: {}: {error}",
                     at.line,
@@ -54,11 +55,18 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<ExitCode, Comman
     }
     let routes: usize = snapshot.listeners.iter().map(|l| l.routes.len()).sum();
     say(&format!(
-        "{} files, {} listeners, {routes} routes, {} clusters, {} plug-ins: {errors} errors, {warnings} warnings",
-        files.len(),
-        snapshot.listeners.len(),
-        snapshot.clusters.len(),
-        snapshot.plugins.len()
+        "{}, {}, {}, {}, {}: {}, {}",
+        counted(files.len(), "file"),
+        counted(snapshot.listeners.len(), "listener"),
+        counted(routes, "route"),
+        counted(snapshot.clusters.len(), "cluster"),
+        counted(snapshot.plugins.len(), "plug-in"),
+        counted(errors, "error"),
+        counted(warnings, "warning"),
     ));
     Ok(if errors > 0 { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
+}
+
+fn counted(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }

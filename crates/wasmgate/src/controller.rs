@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use wasmgate_artifact::Store as ModuleStore;
 use wasmgate_config::{
-    Diagnostic, FolderError, FolderSource, GatewayIdentity, ManifestFile, Severity, Snapshot, Store, compile,
+    Diagnostic, FolderError, FolderSource, Gap, GatewayIdentity, Kind, ManifestFile, ResourceId, Severity,
+    Snapshot, Store, compile,
 };
 use wasmgate_plugin::{PluginDefinition, PluginManager, PluginView};
 use wasmgate_proxy::{ChainStep, Gateway, Generation, GenerationListener};
@@ -48,6 +49,7 @@ impl Controller {
     /// Brings everything up once: reads, loads, waits, publishes.
     pub(crate) async fn start(&mut self, wait: Duration) -> Result<(), CommandError> {
         self.reload()?;
+        self.wait_for_gaps().await?;
         if !self.manager.settled(wait).await {
             tracing::warn!(target: "main", "some plug-ins are not ready after {wait:?}: the gateway starts without them and their fail strategy applies");
         }
@@ -59,6 +61,40 @@ impl Controller {
             return errors.into_iter().next().map_or(Err(CommandError::NoListener), |e| Err(e.into()));
         }
         Ok(())
+    }
+
+    /// Waits until there is no manifest that may be a plug-in of this gateway and has never been valid. To serve without
+    /// it could mean to let everybody in; there is no last good version that could serve.
+    async fn wait_for_gaps(&mut self) -> Result<(), CommandError> {
+        let (watcher, mut files) = self.source.watch()?;
+        let mut said = Vec::new();
+        loop {
+            let gaps = self.gaps();
+            if gaps.is_empty() {
+                break;
+            }
+            for gap in gaps.iter().filter(|g| !said.contains(*g)) {
+                tracing::error!(target: "config", "{gap} is invalid and there is no last good version: nothing is served until it is repaired or removed");
+            }
+            said = gaps;
+            if files.recv().await.is_none() {
+                break;
+            }
+            if let Err(e) = self.reload() {
+                tracing::error!(target: "config", "{e}");
+            }
+        }
+        drop(watcher);
+        Ok(())
+    }
+
+    /// Gaps that may concern the chain: plug-ins of namespaces that apply here, and what has no name.
+    fn gaps(&self) -> Vec<Gap> {
+        let applies = |id: &ResourceId| {
+            let namespaces = [&self.identity.namespace, &self.identity.root_namespace];
+            id.kind == Kind::WasmPlugin && namespaces.contains(&&id.namespace)
+        };
+        self.store.gaps().into_iter().filter(|g| g.resource.as_ref().is_none_or(applies)).collect()
     }
 
     /// Follows changes until the process ends.
@@ -104,12 +140,14 @@ impl Controller {
         let (snapshot, more) = compile(&self.store.resources(), &self.identity);
         diagnostics.extend(more);
         self.report(&diagnostics);
+        let invalid = self.store.invalid().to_vec();
         let definitions: Vec<Arc<PluginDefinition>> =
             snapshot.plugins.iter().map(|spec| Arc::new(convert::definition(spec, &self.host_env))).collect();
         let snapshot = Arc::new(snapshot);
         self.shared.update(|current| {
             current.snapshot = Arc::clone(&snapshot);
             current.diagnostics = diagnostics;
+            current.invalid = invalid;
         });
         self.manager.apply(&definitions);
         self.files = Some(files);
@@ -121,8 +159,11 @@ impl Controller {
         let old = self.shared.current().diagnostics;
         for diagnostic in diagnostics.iter().filter(|d| !old.contains(d)) {
             match diagnostic.severity {
+                Severity::Error if self.published.id == 0 => {
+                    tracing::error!(target: "config", "{diagnostic}")
+                }
                 Severity::Error => {
-                    tracing::error!(target: "config", "{diagnostic}; the last good version, if there is one, goes on serving")
+                    tracing::error!(target: "config", "{diagnostic}; the last good version, if there is one, goes on serving");
                 }
                 Severity::Warning => tracing::warn!(target: "config", "{diagnostic}"),
             }

@@ -34,7 +34,8 @@ pub(crate) fn definition(spec: &PluginSpec, host_env: &[(String, String)]) -> Pl
     };
     PluginDefinition {
         name: Arc::clone(&spec.name),
-        origin: format!("{} ({}:{})", spec.resource, spec.file, spec.position.line).into(),
+        origin: format!("{} ({}:{}:{})", spec.resource, spec.file, spec.url_at.line, spec.url_at.column)
+            .into(),
         source: source(&spec.url),
         pull_mode: pull_mode(spec),
         docker_config,

@@ -40,6 +40,8 @@ pub(crate) struct Current {
     pub(crate) generation: u64,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Those that keep a resource from being used as it is written now.
+    pub(crate) invalid: Vec<Diagnostic>,
 }
 
 impl Shared {

@@ -102,7 +102,7 @@ fn check_tells_all_at_once_with_places() {
         "a.yaml:9:10: error: WasmPlugin/istio-system/a: spec.phase: Unsupported value: \"NEVER\": supported values:",
         "a.yaml:10:13: error: WasmPlugin/istio-system/a: spec.priority: must be of type integer, but is a string",
         "error: WasmPlugin/istio-system/a: spec.vmConfig.env[1].name: duplicate env",
-        "b.yaml:1:7: warning: kind: kind \"Deployment\" of apiVersion \"apps/v1\" is not supported, the resource is skipped",
+        "b.yaml:1:7: warning: kind \"Deployment\" of apiVersion \"apps/v1\" is not supported, the resource is skipped",
         "b.yaml:5:1: error: must be of type object, but is a string",
         "c.yaml:",
         "YAML error:",
@@ -120,7 +120,7 @@ fn check_is_content_with_the_example() {
     let (status, text) = check(&example, &["--offline"]);
     assert_eq!(status, Some(0), "{text}");
     assert!(
-        text.contains("3 files, 1 listeners, 1 routes, 1 clusters, 1 plug-ins: 0 errors, 0 warnings"),
+        text.contains("3 files, 1 listener, 1 route, 1 cluster, 1 plug-in: 0 errors, 0 warnings"),
         "{text}"
     );
 }

@@ -155,8 +155,9 @@ fn breaks(gateway: &RunningGateway, manifest: &str, reason: &str, message: &str)
     });
     let status = status.unwrap_or_else(|| panic!("{message}: {}", gateway.log()));
     assert_eq!((status["reason"].as_str(), status["state"].as_str()), (Some(reason), Some("degraded")));
-    let told =
-        |line: &str| [message, "plugin.yaml:", "goes on serving"].iter().all(|part| line.contains(part));
+    let url = manifest.lines().position(|l| l.trim_start().starts_with("url:")).unwrap() + 1;
+    let place = format!("plugin.yaml:{url}:8");
+    let told = |line: &str| [message, &place, "goes on serving"].iter().all(|part| line.contains(part));
     let line = wait_until(Instant::now() + PATIENCE, || gateway.log().lines().any(told).then_some(()));
     assert!(line.is_some(), "{message}: {}", gateway.log());
     let denied = gateway.get("/", &[]).unwrap();
@@ -171,7 +172,7 @@ fn breaks(gateway: &RunningGateway, manifest: &str, reason: &str, message: &str)
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains(message) && text.contains("plugin.yaml:"), "{text}");
+    assert!(text.contains(message) && text.contains(&place), "{text}");
 }
 
 #[test]
@@ -246,11 +247,59 @@ fn a_manifest_that_is_wrong_is_reported_with_its_place_and_changes_nothing() {
         assert_eq!(gateway.get("/", &[]).unwrap().text(), DENIED);
         let dump = gateway.admin_get("/config_dump").unwrap().text();
         assert!(dump.contains("plugin.yaml:"), "{dump}");
+        let status = gateway.wait_for_plugin(NAME, "reason", "InvalidManifest").unwrap();
+        assert_eq!(status["state"], "degraded");
+        assert!(status["message"].as_str().unwrap().contains("plugin.yaml:"), "{status}");
         gateway.write("plugin.yaml", &good).unwrap();
+        gateway.wait_for_plugin(NAME, "state", "ready").unwrap();
         wait_until(Instant::now() + PATIENCE, || {
             gateway.admin_get("/stats?filter=manifest_errors").ok().filter(|a| a.text().ends_with(": 0\n"))
         })
         .unwrap();
+    }
+}
+
+#[test]
+fn a_start_without_a_valid_plug_in_manifest_serves_nothing_until_it_is_repaired() {
+    let scene = Scene::new();
+    scene.push("v0.0.1", &module(plugins::header_authorization_rust().into()));
+    let good = scene.plugin("v0.0.1", "");
+    let nameless = good.replace("  name: header-authorization\n", "");
+    assert_ne!(nameless, good);
+    for broken in [format!("{good}  phase: AUTHNN\n"), format!("{good}  bad: [unclosed\n"), nameless] {
+        let gateway = GatewayBuilder::new(PROGRAM)
+            .backend(scene.upstream.address())
+            .manifest("secret.yaml", scene.secret("p"))
+            .manifest("plugin.yaml", &broken)
+            .spawn()
+            .unwrap();
+        let line = gateway.wait_for_log("nothing is served until it is repaired or removed").unwrap();
+        assert!(line.contains("plugin.yaml"), "{line}");
+        assert_eq!(gateway.admin_get("/ready").unwrap().status, 503);
+        assert!(RawClient::connect(gateway.address()).is_err(), "no listener is open");
+        if broken.contains("AUTHNN") {
+            assert_eq!(gateway.plugin(NAME).unwrap()["reason"], "InvalidManifest");
+        }
+        gateway.write("plugin.yaml", &good).unwrap();
+        let first = wait_until(Instant::now() + PATIENCE, || gateway.get("/", &[]).ok());
+        assert_eq!(first.unwrap().text(), DENIED);
+        let ready = || gateway.admin_get("/ready").ok().filter(|a| a.status == 200);
+        assert!(wait_until(Instant::now() + PATIENCE, ready).is_some());
+    }
+}
+
+#[test]
+fn a_second_gateway_on_the_same_port_does_not_share_its_traffic() {
+    let scene = Scene::new();
+    let first = scene.gateway();
+    let second = GatewayBuilder::new(PROGRAM)
+        .backend(scene.upstream.address())
+        .manifest("gateway.yaml", manifests::gateway(first.address().port()))
+        .spawn()
+        .unwrap();
+    second.wait_for_log(&format!("cannot listen on {}: Address already in use", first.address())).unwrap();
+    for _ in 0..20 {
+        assert_eq!(first.get("/", &[]).unwrap().text(), DENIED);
     }
 }
 
