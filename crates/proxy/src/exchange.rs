@@ -245,10 +245,13 @@ impl Exchange {
             self.downstream.worker.idle.remove(key);
         }
         self.upstream = Upstream::Over;
-        self.stream.data_mut().info.response_flags = "SI";
-        self.stream.local_reply(Reason::StreamIdle.reply());
+        let data = self.stream.data_mut();
+        data.info.response_flags = "SI";
+        if !data.response_sent {
+            self.stream.local_reply(Reason::StreamIdle.reply());
+        }
         if self.stream.is_waiting() {
-            // A filter holds even this answer.
+            // The client has the head already, or a filter holds even this answer.
             self.stream.reset("stream_idle_timeout");
         }
     }
