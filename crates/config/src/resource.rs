@@ -149,17 +149,16 @@ fn decode_one(node: &Node, file: &Arc<str>, out: &mut Vec<Diagnostic>) -> Vec<Pa
         sink.warn(kind_name.at, "", &text);
         return vec![Parsed::Skipped];
     };
-    if !kind.versions().contains(&version) {
-        let text = format!(
-            "version {version:?} of {kind} is not supported, the resource is skipped; supported: {}",
-            kind.versions().join(", ")
-        );
-        sink.warn(api_version.at, "", &text);
-        return vec![Parsed::Skipped];
-    }
     let Some(meta) = ObjectMeta::decode(&mut root, &mut sink) else { return vec![Parsed::Skipped] };
     let id = ResourceId { kind, namespace: Arc::clone(&meta.namespace), name: Arc::clone(&meta.name) };
     sink.set_resource(id.clone());
+    if !kind.versions().contains(&version) {
+        // Not a kind that somebody else looks after: to skip it would be to drop it.
+        let text =
+            format!("{version:?} of {kind} is not supported; supported: {}", kind.versions().join(", "));
+        sink.error(api_version.at, "apiVersion", &text);
+        return vec![Parsed::Invalid(id)];
+    }
     let spec = decode_spec(kind, &mut root, &meta, &mut sink);
     root.known(&["status"]);
     let clean = sink.is_clean();

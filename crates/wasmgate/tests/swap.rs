@@ -238,6 +238,10 @@ fn a_manifest_that_is_wrong_is_reported_with_its_place_and_changes_nothing() {
         (format!("{good}  bad: [unclosed\n"), "plugin.yaml:"),
         (good.replace("url: oci", "url: ftp"), "url contains unsupported scheme: ftp"),
         (format!("{good}  sha256: short\n"), "spec.sha256: sha256 field must be 64 characters long"),
+        (
+            good.replace("extensions.istio.io/v1alpha1", "extensions.istio.io/v1"),
+            "apiVersion: \"v1\" of WasmPlugin is not supported; supported: v1alpha1",
+        ),
         (format!("{good}  phase: LATER\n"), "spec.phase: Unsupported value: \"LATER\""),
         (format!("{good}  pluginConfig: [1]\n"), "spec.pluginConfig: must be of type object, but is a list"),
     ] {
@@ -266,7 +270,10 @@ fn a_start_without_a_valid_plug_in_manifest_serves_nothing_until_it_is_repaired(
     let good = scene.plugin("v0.0.1", "");
     let nameless = good.replace("  name: header-authorization\n", "");
     assert_ne!(nameless, good);
-    for broken in [format!("{good}  phase: AUTHNN\n"), format!("{good}  bad: [unclosed\n"), nameless] {
+    let another_version = good.replace("istio.io/v1alpha1", "istio.io/v1");
+    assert_ne!(another_version, good);
+    let schema = format!("{good}  phase: AUTHNN\n");
+    for broken in [schema, format!("{good}  bad: [unclosed\n"), nameless, another_version] {
         let gateway = GatewayBuilder::new(PROGRAM)
             .backend(scene.upstream.address())
             .manifest("secret.yaml", scene.secret("p"))
