@@ -66,6 +66,9 @@ impl Controller {
     /// Waits until there is no manifest that may be a plug-in of this gateway and has never been valid. To serve without
     /// it could mean to let everybody in; there is no last good version that could serve.
     async fn wait_for_gaps(&mut self) -> Result<(), CommandError> {
+        if self.gaps().is_empty() {
+            return Ok(());
+        }
         let (watcher, mut files) = self.source.watch()?;
         let mut said = Vec::new();
         loop {
@@ -77,8 +80,9 @@ impl Controller {
                 tracing::error!(target: "config", "{gap} is invalid and there is no last good version: nothing is served until it is repaired or removed");
             }
             said = gaps;
+            // Whatever becomes of the watch: nothing is served with a gap.
             if files.recv().await.is_none() {
-                break;
+                tokio::time::sleep(FolderSource::REREAD).await;
             }
             if let Err(e) = self.reload() {
                 tracing::error!(target: "config", "{e}");
