@@ -95,7 +95,7 @@ impl Gateway {
     }
 
     /// Makes a generation the one for new streams on every worker, then opens and closes listeners. Waits until all
-    /// workers have it. Listeners that cannot be opened are returned; they are tried again with the next generation.
+    /// workers have it. Listeners that cannot be opened are returned; they are tried again with the next one.
     pub async fn publish(&self, generation: Arc<Generation>) -> Vec<GatewayError> {
         let (done, mut all_done) = mpsc::channel(1);
         for worker in &self.workers {
@@ -126,7 +126,8 @@ impl Gateway {
             if open.contains(&address) {
                 continue;
             }
-            let is_ours = open.iter().any(|a| a.port() == address.port());
+            let any = |a: &SocketAddr| a.ip().is_unspecified();
+            let is_ours = open.iter().any(|a| a.port() == address.port() && (any(a) || any(&address)));
             let free = if is_ours { Ok(()) } else { wait_until_free(address).await };
             let sockets = || self.workers.iter().map(|_| bind(address)).collect::<Result<Vec<_>, _>>();
             match free.and_then(|()| sockets()) {

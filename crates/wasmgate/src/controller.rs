@@ -43,6 +43,8 @@ pub(crate) struct Published {
     versions: BTreeMap<Arc<str>, (Option<u64>, bool)>,
     /// Plug-ins that have a step in the chain, be it one that denies.
     in_chain: HashSet<Arc<str>>,
+    /// Listeners that could not be opened, with the reason: said once.
+    failed: Vec<String>,
 }
 
 impl Controller {
@@ -187,7 +189,10 @@ impl Controller {
             .map(|(name, v)| (Arc::clone(name), (v.serving.as_ref().map(|s| s.id), v.settled)))
             .collect();
         let same = self.published.snapshot.as_ref().is_some_and(|s| Arc::ptr_eq(s, &snapshot));
-        if same && versions == self.published.versions {
+        let open = self.gateway.listening();
+        let all_open = snapshot.listeners.iter().all(|l| open.contains(&l.address));
+        // A listener that could not be opened is tried again: files are read every few seconds.
+        if same && versions == self.published.versions && all_open {
             return Vec::new();
         }
         let id = self.published.id + 1;
@@ -201,10 +206,14 @@ impl Controller {
             }
         }
         let errors = self.gateway.publish(generation).await;
-        for error in &errors {
-            tracing::error!(target: "main", "{error}");
+        let failed: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        for error in failed.iter().filter(|e| !self.published.failed.contains(e)) {
+            tracing::error!(target: "main", "{error}; it is tried again");
         }
-        self.published = Published { id, snapshot: Some(snapshot), versions, in_chain };
+        for address in self.gateway.listening().iter().filter(|a| id > 1 && !open.contains(a)) {
+            tracing::info!(target: "main", "listening on {address}");
+        }
+        self.published = Published { id, snapshot: Some(snapshot), versions, in_chain, failed };
         self.shared.update(|current| current.generation = id);
         errors
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use wasmgate_artifact::{Image, ImageKind, Reference, RegistryCredential, push};
 use wasmgate_sandbox::{Authentication, Fault, FaultTarget, Registry, RegistryOptions};
-use wasmgate_testkit::client::RawClient;
+use wasmgate_testkit::client::{RawClient, once, request};
 use wasmgate_testkit::gateway::{GatewayBuilder, PATIENCE, RunningGateway};
 use wasmgate_testkit::load::Load;
 use wasmgate_testkit::peers::process::wait_until;
@@ -308,6 +308,21 @@ fn a_second_gateway_on_the_same_port_does_not_share_its_traffic() {
     for _ in 0..20 {
         assert_eq!(first.get("/", &[]).unwrap().text(), DENIED);
     }
+}
+
+#[test]
+fn a_listener_whose_port_becomes_free_opens_without_a_change() {
+    let scene = Scene::new();
+    let gateway = scene.gateway();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    gateway.write("gateway.yaml", &manifests::gateway(address.port())).unwrap();
+    gateway.wait_for_log(&format!("cannot listen on {address}: Address already in use")).unwrap();
+    drop(taken);
+    gateway.wait_for_log(&format!("listening on {address}")).unwrap();
+    assert_eq!(once(address, &request("GET", "/", &[], "")).unwrap().text(), DENIED);
+    let said = gateway.log().matches("Address already in use").count();
+    assert_eq!(said, 1, "{}", gateway.log());
 }
 
 #[test]
