@@ -96,7 +96,10 @@ pub struct StreamData {
     pub request_sent: bool,
     /// The response head is on its way: edits come too late.
     pub response_sent: bool,
-    body: Option<(Direction, Bytes)>,
+    request_body: Option<Bytes>,
+    response_body: Option<Bytes>,
+    /// The last piece of this direction's body is being looked at and no trailers follow: some may be added.
+    trailers_addable: Option<Direction>,
 }
 
 impl StreamData {
@@ -112,31 +115,64 @@ impl StreamData {
             route_stale: false,
             request_sent: false,
             response_sent: false,
-            body: None,
+            request_body: None,
+            response_body: None,
+            trailers_addable: None,
         }
     }
 
     /// The body that the current callback can see.
     pub fn body(&self, direction: Direction) -> Option<&Bytes> {
-        self.body.as_ref().filter(|(d, _)| *d == direction).map(|(_, bytes)| bytes)
+        match direction {
+            Direction::Request => self.request_body.as_ref(),
+            Direction::Response => self.response_body.as_ref(),
+        }
     }
 
     /// Replaces the body that the current callback can see; false when there is none.
     pub fn set_body(&mut self, direction: Direction, bytes: Bytes) -> bool {
-        match &mut self.body {
-            Some((d, current)) if *d == direction => {
+        match self.body_slot(direction) {
+            Some(current) => {
                 *current = bytes;
                 true
             }
-            _ => false,
+            None => false,
         }
     }
 
-    pub(crate) fn show_body(&mut self, direction: Direction, bytes: Bytes) {
-        self.body = Some((direction, bytes));
+    /// The trailers of a direction, as far as they are there.
+    pub fn trailers(&self, direction: Direction) -> Option<&HeaderMap> {
+        match direction {
+            Direction::Request => self.request_trailers.as_ref(),
+            Direction::Response => self.response_trailers.as_ref(),
+        }
     }
 
-    pub(crate) fn hide_body(&mut self) -> Bytes {
-        self.body.take().map(|(_, bytes)| bytes).unwrap_or_default()
+    /// The trailers of a direction, to change. In the callback for the last piece of a body without trailers they come
+    /// into being: the direction then ends with them (spec: proxy-wasm-host §4.4).
+    pub fn trailers_mut(&mut self, direction: Direction) -> Option<&mut HeaderMap> {
+        let addable = self.trailers_addable == Some(direction);
+        let slot = match direction {
+            Direction::Request => &mut self.request_trailers,
+            Direction::Response => &mut self.response_trailers,
+        };
+        if addable { Some(slot.get_or_insert_default()) } else { slot.as_mut() }
+    }
+
+    fn body_slot(&mut self, direction: Direction) -> &mut Option<Bytes> {
+        match direction {
+            Direction::Request => &mut self.request_body,
+            Direction::Response => &mut self.response_body,
+        }
+    }
+
+    pub(crate) fn show_body(&mut self, direction: Direction, bytes: Bytes, last: bool) {
+        *self.body_slot(direction) = Some(bytes);
+        self.trailers_addable = (last && self.trailers(direction).is_none()).then_some(direction);
+    }
+
+    pub(crate) fn hide_body(&mut self, direction: Direction) -> Option<Bytes> {
+        self.trailers_addable = None;
+        self.body_slot(direction).take()
     }
 }

@@ -40,6 +40,11 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// Whether something waits here for somebody to continue.
+    pub(crate) fn is_held(&self) -> bool {
+        self.mode != Mode::Flowing
+    }
+
     /// Whether the sender should wait because this filter holds back-pressured data.
     pub(crate) fn is_over(&self, limit: usize) -> bool {
         self.mode != Mode::Flowing && self.buffer.len() >= limit

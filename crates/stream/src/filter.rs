@@ -1,5 +1,6 @@
 //! One step of a chain.
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::data::StreamData;
@@ -53,6 +54,8 @@ pub enum Then {
         /// Response code details.
         details: &'static str,
     },
+    /// Send these bytes to the client after the response head, before what is held; with `true` they are the last ones.
+    Inject(Bytes, bool),
     /// Never call this filter again and release all that it holds: its plug-in has failed and is optional.
     Bypass,
 }

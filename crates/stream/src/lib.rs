@@ -15,7 +15,9 @@ mod direction;
 mod filter;
 mod head;
 mod machine;
+mod outlet;
 mod output;
+mod parked;
 mod reply;
 
 pub use data::{PropertyStore, StreamData, StreamInfo};
@@ -24,4 +26,5 @@ pub use filter::{DataAction, Filter, HeadersAction, Interest, Then, TrailersActi
 pub use head::{EditError, RequestHead, ResponseHead, is_header_text};
 pub use machine::{Stream, StreamLimits, StreamState};
 pub use output::DataOut;
+pub use parked::Parked;
 pub use reply::LocalReply;

@@ -8,7 +8,8 @@ use crate::data::StreamData;
 use crate::direction::{Direction, Lane, Mode};
 use crate::filter::{DataAction, Filter, HeadersAction, Then, TrailersAction, Verdict};
 use crate::head::ResponseHead;
-use crate::output::{DataOut, Output};
+use crate::output::Output;
+use crate::parked::Parked;
 use crate::reply::LocalReply;
 
 /// Bounds of one stream.
@@ -39,13 +40,13 @@ pub enum StreamState {
     Ended,
 }
 
-struct Slot<F> {
-    filter: F,
+pub(crate) struct Slot<F> {
+    pub(crate) filter: F,
     request: Lane,
     response: Lane,
     /// The filter has seen the request headers; without them it gets no response callbacks.
-    started: bool,
-    bypassed: bool,
+    pub(crate) started: bool,
+    pub(crate) bypassed: bool,
 }
 
 impl<F> Slot<F> {
@@ -57,18 +58,29 @@ impl<F> Slot<F> {
     }
 }
 
+/// Whether a filter looks at the body of a direction.
+pub(crate) fn looks_at_body(filter: &impl Filter, direction: Direction) -> bool {
+    let interest = filter.interest();
+    match direction {
+        Direction::Request => interest.request_body,
+        Direction::Response => interest.response_body,
+    }
+}
+
 /// One stream through its filters.
 pub struct Stream<F: Filter> {
     /// `None` only while a filter has it.
     data: Option<Box<StreamData>>,
-    slots: SmallVec<[Slot<F>; 2]>,
-    request: Output,
-    response: Output,
+    pub(crate) slots: SmallVec<[Slot<F>; 2]>,
+    pub(crate) request: Output,
+    pub(crate) response: Output,
     /// The upstream's response headers have entered the chain.
     response_started: bool,
+    /// A filter has ended the response with a piece of its own.
+    response_over: bool,
     /// A local reply goes out past the filters: whatever they still hold of the response is void.
     is_direct: bool,
-    state: StreamState,
+    pub(crate) state: StreamState,
     limits: StreamLimits,
     /// The response code details of a reset.
     reset_details: &'static str,
@@ -90,6 +102,7 @@ impl<F: Filter> Stream<F> {
             request: Output::default(),
             response: Output::default(),
             response_started: false,
+            response_over: false,
             is_direct: false,
             state: StreamState::Open,
             limits,
@@ -160,7 +173,7 @@ impl<F: Filter> Stream<F> {
 
     /// A piece of the upstream's response body.
     pub fn response_data(&mut self, bytes: Bytes, end: bool) {
-        if self.state == StreamState::Open {
+        if self.state == StreamState::Open && !self.response_over {
             self.feed_data(Direction::Response, 0, bytes, end);
         }
         self.check_invariants();
@@ -168,7 +181,7 @@ impl<F: Filter> Stream<F> {
 
     /// The upstream's response ends with trailers.
     pub fn response_trailers(&mut self, trailers: HeaderMap) {
-        if self.state == StreamState::Open {
+        if self.state == StreamState::Open && !self.response_over {
             self.data_mut().response_trailers = Some(trailers);
             self.feed_trailers(Direction::Response, 0);
         }
@@ -193,56 +206,55 @@ impl<F: Filter> Stream<F> {
         }
     }
 
-    /// Request headers that may go upstream, once; the value tells whether they end the request.
-    pub fn take_request_headers(&mut self) -> Option<bool> {
-        let end = self.request.headers.take()?;
-        self.request.headers_taken = true;
-        self.data_mut().request_sent = true;
-        Some(end)
-    }
-
-    /// Response headers that may go downstream, once; the value tells whether they end the response.
-    pub fn take_response_headers(&mut self) -> Option<bool> {
-        let end = self.response.headers.take()?;
-        self.response.headers_taken = true;
-        self.data_mut().response_sent = true;
-        Some(end)
-    }
-
-    /// A piece of request body that may go upstream.
-    pub fn pop_request_data(&mut self) -> Option<DataOut> {
-        self.request.pop()
-    }
-
-    /// A piece of response body that may go downstream.
-    pub fn pop_response_data(&mut self) -> Option<DataOut> {
-        let out = self.response.pop()?;
-        self.data_mut().info.bytes_sent += out.bytes.len() as u64;
-        Some(out)
-    }
-
-    /// Request trailers that may go upstream: after all data, once.
-    pub fn take_request_trailers(&mut self) -> Option<HeaderMap> {
-        if self.request.has_data() || !std::mem::take(&mut self.request.trailers) {
+    /// Hands the stream's data out for the time in which nothing drives the stream, so that others than its filters'
+    /// own callbacks can reach it. [`Stream::unpark`] must bring it back before anything else is done. `None` when the
+    /// stream is over.
+    pub fn park(&mut self) -> Option<Parked> {
+        if matches!(self.state, StreamState::Reset | StreamState::Ended) {
             return None;
         }
-        self.data().request_trailers.clone()
-    }
-
-    /// Response trailers that may go downstream: after all data, once.
-    pub fn take_response_trailers(&mut self) -> Option<HeaderMap> {
-        if self.response.has_data() || !std::mem::take(&mut self.response.trailers) {
-            return None;
+        let mut parked = Parked::new(self.data.take()?);
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            for direction in [Direction::Request, Direction::Response] {
+                let lane = slot.lane(direction);
+                if lane.accumulating && lane.is_held() {
+                    parked.add_body(index, direction, lane.buffer.take());
+                }
+            }
         }
-        self.data().response_trailers.clone()
+        Some(parked)
     }
 
-    /// Whether neither response headers nor a piece of the response can be taken now.
-    pub fn is_waiting(&self) -> bool {
-        matches!(self.state, StreamState::Open | StreamState::Replied)
-            && self.response.headers.is_none()
-            && !self.response.has_data()
-            && !self.response.trailers
+    /// Takes back what [`Stream::park`] gave out.
+    pub fn unpark(&mut self, parked: Parked) {
+        let (data, bodies) = parked.into_parts();
+        self.data = data;
+        for body in bodies {
+            if let Some(slot) = self.slots.get_mut(body.filter) {
+                slot.lane(body.direction).buffer.set(body.bytes);
+                self.output(body.direction).edited |= body.edited;
+            }
+        }
+    }
+
+    /// Carries out what a filter asked for outside of its own callbacks.
+    pub fn run_outside(&mut self, filter: usize, then: SmallVec<[Then; 1]>) {
+        if matches!(self.state, StreamState::Open | StreamState::Replied) {
+            self.run(filter, then);
+        }
+        self.check_invariants();
+    }
+
+    /// Carries something out if a filter holds any part of the stream, and so could hold it for ever.
+    pub fn run_if_held(&mut self, filter: usize, then: SmallVec<[Then; 1]>) {
+        let held = self.slots.get(filter).is_some_and(|slot| {
+            !slot.bypassed
+                && ((self.is_live(Direction::Request) && slot.request.is_held())
+                    || (self.is_live(Direction::Response) && slot.response.is_held()))
+        });
+        if held {
+            self.run_outside(filter, then);
+        }
     }
 
     /// Whether request body or trailers wait to be taken.
@@ -293,7 +305,7 @@ impl<F: Filter> Stream<F> {
     }
 
     /// Whether a direction still moves: a local reply ends the request, a reset ends both.
-    fn is_live(&self, direction: Direction) -> bool {
+    pub(crate) fn is_live(&self, direction: Direction) -> bool {
         match self.state {
             StreamState::Open => true,
             StreamState::Replied => direction == Direction::Response && !self.is_direct,
@@ -341,14 +353,25 @@ impl<F: Filter> Stream<F> {
     }
 
     fn feed_data(&mut self, direction: Direction, from: usize, bytes: Bytes, end: bool) {
-        let mut bytes = bytes;
+        // A filter may end the direction with trailers instead: they follow what it lets go of the body.
+        if let Some(step) = self.pass_data(direction, from, bytes, end)
+            && self.is_live(direction)
+        {
+            self.feed_trailers(direction, step + 1);
+        }
+    }
+
+    /// Passes a piece of body on from a step; gives the step that has added trailers, if they may go on from there.
+    fn pass_data(&mut self, direction: Direction, from: usize, bytes: Bytes, end: bool) -> Option<usize> {
+        let (mut bytes, mut end) = (bytes, end);
+        let mut trailers_from = None;
         for step in from..self.slots.len() {
             let index = self.index(direction, step);
-            let Some(slot) = self.slots.get_mut(index) else { return };
+            let slot = self.slots.get_mut(index)?;
             if slot.bypassed || !slot.started {
                 continue;
             }
-            let interest = slot.filter.interest();
+            let looks = looks_at_body(&slot.filter, direction);
             let lane = slot.lane(direction);
             if let Mode::StopAll { buffer } = lane.mode {
                 lane.buffer.append(bytes);
@@ -357,12 +380,8 @@ impl<F: Filter> Stream<F> {
                 if over {
                     self.body_too_large(direction);
                 }
-                return;
+                return trailers_from;
             }
-            let looks = match direction {
-                Direction::Request => interest.request_body,
-                Direction::Response => interest.response_body,
-            };
             if !looks && lane.mode == Mode::Flowing {
                 continue;
             }
@@ -371,22 +390,31 @@ impl<F: Filter> Stream<F> {
                 if lane.buffer.len() > self.limits.buffer_bytes_max {
                     // Before the callback: a plug-in never works on a body that is refused anyway.
                     self.body_too_large(direction);
-                    return;
+                    return None;
                 }
                 bytes = lane.buffer.take();
             }
             let verdict = if looks {
-                self.call_data(index, direction, &mut bytes, end)
+                self.call_data(index, direction, &mut bytes, end)?
             } else {
-                Some(Verdict::new(DataAction::Continue))
+                Verdict::new(DataAction::Continue)
             };
-            let Some(verdict) = verdict else { return };
+            if end && self.data().trailers(direction).is_some() {
+                end = false;
+                if verdict.action == DataAction::Continue {
+                    trailers_from = Some(step);
+                } else {
+                    let lane = self.slots.get_mut(index)?.lane(direction);
+                    lane.trailers_held = true;
+                }
+            }
             match self.apply_data(index, step, direction, verdict, bytes, end) {
                 Some(released) => bytes = released,
-                None => return,
+                None => return trailers_from,
             }
         }
         self.output(direction).push(bytes, end);
+        trailers_from
     }
 
     /// Calls a filter with a body view, which it may change.
@@ -398,10 +426,12 @@ impl<F: Filter> Stream<F> {
         end: bool,
     ) -> Option<Verdict<DataAction>> {
         let (slot, mut data) = (self.slots.get_mut(index)?, self.data.take()?);
-        data.show_body(direction, std::mem::take(bytes));
+        let before = (bytes.as_ptr(), bytes.len());
+        data.show_body(direction, std::mem::take(bytes), end);
         let (mut data, verdict) = slot.filter.data(direction, data, end);
-        *bytes = data.hide_body();
+        *bytes = data.hide_body(direction).unwrap_or_default();
         self.data = Some(data);
+        self.output(direction).edited |= before != (bytes.as_ptr(), bytes.len());
         Some(verdict)
     }
 
@@ -546,9 +576,33 @@ impl<F: Filter> Stream<F> {
                 Then::Continue(_) => {}
                 Then::LocalReply(reply) => self.reply(*reply),
                 Then::Reset { details } => self.reset(details),
+                Then::Inject(bytes, end) => self.inject(index, bytes, end),
                 Then::Bypass => self.bypass(index),
             }
         }
+    }
+
+    /// Sends a piece of response body of a filter's own to the filters before it and to the client
+    /// (spec: proxy-wasm-host §13). The head goes first; with `end` what the endpoint still says is dropped.
+    fn inject(&mut self, index: usize, bytes: Bytes, end: bool) {
+        if !self.is_live(Direction::Response) || !self.response_started {
+            return;
+        }
+        let step = self.index(Direction::Response, index);
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let lane = &mut slot.response;
+        let headers_held = std::mem::take(&mut lane.headers_held);
+        if end {
+            *lane = Lane::default();
+        }
+        self.output(Direction::Response).edited = true;
+        if headers_held {
+            self.feed_headers(Direction::Response, step + 1, false);
+        }
+        if self.is_live(Direction::Response) {
+            self.feed_data(Direction::Response, step + 1, bytes, end);
+        }
+        self.response_over |= end;
     }
 
     fn bypass(&mut self, index: usize) {
@@ -623,7 +677,14 @@ impl<F: Filter> Stream<F> {
         }
     }
 
-    fn output(&mut self, direction: Direction) -> &mut Output {
+    pub(crate) fn out(&self, direction: Direction) -> &Output {
+        match direction {
+            Direction::Request => &self.request,
+            Direction::Response => &self.response,
+        }
+    }
+
+    pub(crate) fn output(&mut self, direction: Direction) -> &mut Output {
         match direction {
             Direction::Request => &mut self.request,
             Direction::Response => &mut self.response,

@@ -24,7 +24,15 @@ pub(crate) struct Output {
     pub(crate) ended: bool,
     /// Trailers wait to be taken.
     pub(crate) trailers: bool,
+    /// A filter has changed the body: a length that was announced may be wrong.
+    pub(crate) edited: bool,
+    /// Body bytes that the head, which is on its way, still promises.
+    pub(crate) promised: Option<u64>,
 }
+
+/// The body and the length that its head announces do not agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LengthMismatch;
 
 impl Output {
     pub(crate) fn push(&mut self, bytes: Bytes, end: bool) {
@@ -35,19 +43,38 @@ impl Output {
         self.ended |= end;
     }
 
-    pub(crate) fn pop(&mut self) -> Option<DataOut> {
+    /// The next piece.
+    ///
+    /// # Errors
+    /// When it would make the message longer or shorter than its head says.
+    pub(crate) fn pop(&mut self) -> Result<Option<DataOut>, LengthMismatch> {
         if !self.headers_taken {
-            return None;
+            return Ok(None);
         }
-        if self.chunks.is_empty() {
+        let data = if self.chunks.is_empty() {
             // The end without data is a frame of its own, given once.
-            let end = std::mem::take(&mut self.ended);
-            return end.then(|| DataOut { bytes: Bytes::new(), end: true });
+            if !std::mem::take(&mut self.ended) {
+                return Ok(None);
+            }
+            DataOut { bytes: Bytes::new(), end: true }
+        } else {
+            let bytes = self.chunks.remove(0);
+            self.queued_bytes -= bytes.len();
+            let end = self.chunks.is_empty() && std::mem::take(&mut self.ended);
+            DataOut { bytes, end }
+        };
+        if let Some(promised) = &mut self.promised {
+            *promised = promised.checked_sub(data.bytes.len() as u64).ok_or(LengthMismatch)?;
+            if data.end && *promised > 0 {
+                return Err(LengthMismatch);
+            }
         }
-        let bytes = self.chunks.remove(0);
-        self.queued_bytes -= bytes.len();
-        let end = self.chunks.is_empty() && std::mem::take(&mut self.ended);
-        Some(DataOut { bytes, end })
+        Ok(Some(data))
+    }
+
+    /// Whether the end of the body, with or without trailers, has been reached.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.ended || self.trailers
     }
 
     pub(crate) fn is_single(&self) -> bool {

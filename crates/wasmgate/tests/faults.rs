@@ -7,8 +7,11 @@
     reason = "a test ends at the first thing that is wrong"
 )]
 
+use std::time::Instant;
+
 use wasmgate_testkit::client::{RawClient, once, request};
-use wasmgate_testkit::gateway::{GatewayBuilder, RunningGateway};
+use wasmgate_testkit::gateway::{GatewayBuilder, PATIENCE, RunningGateway};
+use wasmgate_testkit::peers::process::wait_until;
 use wasmgate_testkit::upstream::{Behaviour, Upstream};
 use wasmgate_testkit::{manifests, plugins};
 
@@ -153,12 +156,31 @@ fn what_a_plug_in_says_cannot_corrupt_a_message_or_the_log() {
 }
 
 #[test]
-fn requests_with_another_length_than_announced_are_given_up() {
+fn a_body_of_another_length_is_announced_as_what_it_is_or_given_up() {
     let upstream = Upstream::ok("fine").unwrap();
     let gateway = gateway(&upstream, "");
+    let longer = "much longer than what the client has sent";
     let post = request("POST", "/x", &[("x-edge", "grow-body")], "abc");
-    assert!(once(gateway.address(), &post).is_err(), "the stream is reset");
-    assert!(upstream.requests().iter().all(|r| !r.contains("much longer")), "{:?}", upstream.requests());
+    assert_eq!(once(gateway.address(), &post).unwrap().text(), "fine");
+    let seen = upstream.requests();
+    let seen = seen.last().unwrap();
+    assert!(
+        seen.contains(&format!("content-length: {}\r\n", longer.len())) && seen.ends_with(longer),
+        "{seen}"
+    );
+    // The first piece is on its way, with the length, before the plug-in changes the second one.
+    let mut client = RawClient::connect(gateway.address()).unwrap();
+    client.send(b"POST /y HTTP/1.1\r\nhost: a\r\nx-edge: grow-body\r\ncontent-length: 6\r\n\r\nabc").unwrap();
+    let stat = format!("cluster.{}.upstream_rq_total: 2", "outbound|8000||httpbin.default.svc.cluster.local");
+    let sent = || gateway.admin_get("/stats").unwrap().text().contains(&stat).then_some(());
+    wait_until(Instant::now() + PATIENCE, sent).unwrap();
+    client.send(b"def").unwrap();
+    assert!(client.answer(false).is_err(), "the stream is reset");
+    assert!(
+        upstream.requests().iter().all(|r| !(r.contains("POST /y") && r.contains("longer"))),
+        "{:?}",
+        upstream.requests()
+    );
     assert_eq!(order(&gateway, "").text(), "fine");
 }
 
