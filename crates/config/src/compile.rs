@@ -38,6 +38,7 @@ pub fn compile(resources: &Resources, identity: &GatewayIdentity) -> (Snapshot, 
     let mut compiler = Compiler { resources, identity, diagnostics: Vec::new(), clusters: BTreeMap::new() };
     let plugins = compiler.plugins();
     let listeners = compiler.listeners(&plugins);
+    compiler.remaining_clusters();
     let plugins = plugins.into_iter().map(|(spec, _)| spec).collect();
     (Snapshot { listeners, clusters: compiler.clusters, plugins }, compiler.diagnostics)
 }
@@ -173,7 +174,7 @@ impl<'a> Compiler<'a> {
             priority: plugin.priority,
             fail_strategy: plugin.fail_strategy,
             env: plugin.env.clone(),
-            limits: plugin.limits,
+            options: plugin.options.clone(),
             file: Arc::clone(&resource.file),
             position: resource.position,
         }
@@ -366,6 +367,36 @@ impl<'a> Compiler<'a> {
         let cluster = Arc::new(Cluster { name: Arc::clone(&name), endpoints });
         self.clusters.insert(name, Arc::clone(&cluster));
         Ok(cluster)
+    }
+
+    /// Services and hosts to which no route leads: plug-ins may call them.
+    fn remaining_clusters(&mut self) {
+        let mut found = Vec::new();
+        for service in self.of_kind(Kind::Service) {
+            let Spec::Service(Service { ports }) = &service.spec else { continue };
+            let (namespace, name) = (&service.id.namespace, &service.id.name);
+            for port in ports {
+                if let Ok(endpoints) = self.service_endpoints(namespace, name, port.port) {
+                    found.push((
+                        format!("outbound|{}||{name}.{namespace}.{CLUSTER_DOMAIN}", port.port),
+                        endpoints,
+                    ));
+                }
+            }
+        }
+        for entry in self.of_kind(Kind::ServiceEntry) {
+            let Spec::ServiceEntry(ServiceEntry { hosts, ports, .. }) = &entry.spec else { continue };
+            for (host, port) in hosts.iter().flat_map(|h| ports.iter().map(move |p| (h, p.number))) {
+                if let Ok(endpoints) = self.host_endpoints(host, port) {
+                    found.push((format!("outbound|{port}||{host}"), endpoints));
+                }
+            }
+        }
+        for (name, endpoints) in found {
+            let name: Arc<str> = name.into();
+            let cluster = || Arc::new(Cluster { name: Arc::clone(&name), endpoints });
+            self.clusters.entry(Arc::clone(&name)).or_insert_with(cluster);
+        }
     }
 
     fn service_endpoints(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<Endpoint>, String> {

@@ -36,7 +36,7 @@ pub use resource::{Kind, Resource, Spec};
 pub use route_table::{Backend, RequestKey, Route, RouteMatch, RouteTable, RouteTableBuilder};
 pub use secret::Secret;
 pub use snapshot::{
-    Cluster, Credential, Endpoint, Listener, ModuleUrl, PluginLimits, PluginSpec, PullPolicy, Snapshot,
+    Cluster, Credential, Endpoint, Listener, ModuleUrl, PluginOptions, PluginSpec, PullPolicy, Snapshot,
 };
 pub use store::{Gap, Store};
 pub use wasm_plugin::{EnvValue, FailStrategy, Phase, PluginType, WasmPlugin};

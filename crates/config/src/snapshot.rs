@@ -1,6 +1,6 @@
 //! What the compiler produces: everything that the data path needs, with names resolved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -130,15 +130,19 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Limits that annotations set; `None` for the default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PluginLimits {
+/// What annotations set; `None` for the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PluginOptions {
     /// `wasmgate.dev/callback-time-max`
     pub callback_time_max: Option<Duration>,
     /// `wasmgate.dev/start-time-max`
     pub start_time_max: Option<Duration>,
     /// `wasmgate.dev/memory-max`, bytes
     pub memory_bytes_max: Option<u64>,
+    /// `wasmgate.dev/allowed-capabilities`; empty: all.
+    pub allowed_capabilities: BTreeSet<String>,
+    /// `wasmgate.dev/allow-on-headers-stop-iteration`
+    pub allow_on_headers_stop_iteration: bool,
 }
 
 /// Everything about a plug-in that decides what runs. Two equal specifications are the same version.
@@ -169,7 +173,7 @@ pub struct PluginSpec {
     /// Environment.
     pub env: Vec<(String, EnvValue)>,
     /// Limits.
-    pub limits: PluginLimits,
+    pub options: PluginOptions,
     /// The manifest, for errors that turn up later.
     pub file: Arc<str>,
     /// Where in it.

@@ -1,11 +1,11 @@
 //! `WasmPlugin` (spec: wasmplugin-and-routing §1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decode::{Fields, Sink};
 use crate::meta::{ObjectMeta, Position};
 use crate::quantity;
-use crate::snapshot::{ModuleUrl, PluginLimits, PullPolicy};
+use crate::snapshot::{ModuleUrl, PluginOptions, PullPolicy};
 
 /// Where in the chain a plug-in runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,7 +109,7 @@ pub struct WasmPlugin {
     pub(crate) selectors: Vec<TrafficSelector>,
     pub(crate) fail_strategy: FailStrategy,
     pub(crate) plugin_type: PluginType,
-    pub(crate) limits: PluginLimits,
+    pub(crate) options: PluginOptions,
 }
 
 const ENV_MAX: usize = 256;
@@ -124,6 +124,10 @@ const MATCHES_MAX: usize = 4096;
 const CALLBACK_TIME_MAX: &str = "wasmgate.dev/callback-time-max";
 const START_TIME_MAX: &str = "wasmgate.dev/start-time-max";
 const MEMORY_MAX: &str = "wasmgate.dev/memory-max";
+const ALLOWED_CAPABILITIES: &str = "wasmgate.dev/allowed-capabilities";
+const STOP_ITERATION: &str = "wasmgate.dev/allow-on-headers-stop-iteration";
+const ANNOTATIONS: [&str; 5] =
+    [CALLBACK_TIME_MAX, START_TIME_MAX, MEMORY_MAX, ALLOWED_CAPABILITIES, STOP_ITERATION];
 const ANNOTATION_PREFIX: &str = "wasmgate.dev/";
 
 impl WasmPlugin {
@@ -177,7 +181,7 @@ impl WasmPlugin {
                 .ok()
         });
         let configuration = configuration(spec, sink);
-        let limits = limits(meta, spec.position(), sink);
+        let options = options(meta, spec.position(), sink);
         let (url, url_at) = located_url?;
         Some(Self {
             selector,
@@ -196,7 +200,7 @@ impl WasmPlugin {
             selectors,
             fail_strategy: fail_strategy.map_or(FailStrategy::Close, |f| f.value),
             plugin_type: PluginType::Http,
-            limits,
+            options,
         })
     }
 }
@@ -416,31 +420,53 @@ fn configuration(spec: &mut Fields<'_>, sink: &mut Sink<'_>) -> String {
     }
 }
 
-fn limits(meta: &ObjectMeta, at: Position, sink: &mut Sink<'_>) -> PluginLimits {
-    let mut limits = PluginLimits::default();
+fn options(meta: &ObjectMeta, at: Position, sink: &mut Sink<'_>) -> PluginOptions {
+    let mut options = PluginOptions::default();
     for (key, text) in meta.annotations.iter().filter(|(k, _)| k.starts_with(ANNOTATION_PREFIX)) {
         let field = format!("metadata.annotations[{key}]");
-        let positive = |d: &std::time::Duration| !d.is_zero();
-        match key.as_str() {
-            CALLBACK_TIME_MAX => limits.callback_time_max = quantity::duration(text).filter(positive),
-            START_TIME_MAX => limits.start_time_max = quantity::duration(text).filter(positive),
-            MEMORY_MAX => limits.memory_bytes_max = quantity::bytes(text).filter(|b| *b > 0),
-            _ => {
-                let known = [CALLBACK_TIME_MAX, START_TIME_MAX, MEMORY_MAX].join(", ");
-                sink.warn(at, &field, &format!("unknown annotation, it is ignored; known: {known}"));
-                continue;
+        if let Err(wanted) = option(&mut options, key, text) {
+            match wanted {
+                Some(wanted) => sink.error(at, &field, &format!("{text:?} is not {wanted}")),
+                None => {
+                    let known = ANNOTATIONS.join(", ");
+                    sink.warn(at, &field, &format!("unknown annotation, it is ignored; known: {known}"));
+                }
             }
         }
-        let set = match key.as_str() {
-            CALLBACK_TIME_MAX => limits.callback_time_max.is_some(),
-            START_TIME_MAX => limits.start_time_max.is_some(),
-            _ => limits.memory_bytes_max.is_some(),
-        };
-        if !set {
-            let wanted =
-                if key == MEMORY_MAX { "a size such as 64Mi" } else { "a duration such as 200ms or 2s" };
-            sink.error(at, &field, &format!("{text:?} is not {wanted}"));
-        }
     }
-    limits
+    options
+}
+
+/// Takes one annotation.
+///
+/// # Errors
+/// What its value should be; `None` when nobody knows the annotation.
+fn option(options: &mut PluginOptions, key: &str, text: &str) -> Result<(), Option<&'static str>> {
+    const DURATION: Option<&str> = Some("a duration such as 200ms or 2s");
+    const NAMES: Option<&str> = Some("a list of names such as proxy_log, proxy_on_request_headers");
+    let duration = || quantity::duration(text).filter(|d| !d.is_zero()).ok_or(DURATION);
+    match key {
+        CALLBACK_TIME_MAX => options.callback_time_max = Some(duration()?),
+        START_TIME_MAX => options.start_time_max = Some(duration()?),
+        MEMORY_MAX => {
+            let bytes = quantity::bytes(text).filter(|b| *b > 0);
+            options.memory_bytes_max = Some(bytes.ok_or(Some("a size such as 64Mi"))?);
+        }
+        ALLOWED_CAPABILITIES => {
+            let names: BTreeSet<String> =
+                text.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect();
+            let is_name =
+                |n: &String| n.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            // An empty list would mean that everything is allowed.
+            if names.is_empty() || !names.iter().all(is_name) {
+                return Err(NAMES);
+            }
+            options.allowed_capabilities = names;
+        }
+        STOP_ITERATION => {
+            options.allow_on_headers_stop_iteration = text.parse().map_err(|_| Some("true or false"))?;
+        }
+        _ => return Err(None),
+    }
+    Ok(())
 }

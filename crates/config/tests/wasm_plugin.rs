@@ -193,8 +193,8 @@ spec:
     assert_eq!(spec.pull_policy, PullPolicy::IfNotPresent);
     assert_eq!(spec.credential, Credential::DockerConfig(b"{}"[..].into()));
     assert_eq!(spec.env.len(), 2);
-    assert_eq!(spec.limits.callback_time_max, Some(std::time::Duration::from_millis(250)));
-    assert_eq!(spec.limits.memory_bytes_max, Some(64 << 20));
+    assert_eq!(spec.options.callback_time_max, Some(std::time::Duration::from_millis(250)));
+    assert_eq!(spec.options.memory_bytes_max, Some(64 << 20));
     for empty in ["", "  pluginConfig: {}\n", "  pluginConfig:\n"] {
         let (snapshot, _) = compiled(&plugin(&format!("  url: oci://r.test/x:1\n{empty}")));
         assert_eq!(&*snapshot.plugins[0].configuration, "", "{empty:?}");

@@ -59,8 +59,14 @@ pub enum Status {
     BadArgument = 2,
     /// A value cannot be encoded.
     SerializationFailure = 3,
+    /// The service of a gRPC call-out cannot be understood or found.
+    ParseFailure = 4,
     /// A pointer or length lies outside the guest's memory, or its allocator failed.
     InvalidMemoryAccess = 6,
+    /// The queue has no item.
+    Empty = 7,
+    /// The value has been changed since it was read.
+    CasMismatch = 8,
     /// The host could not do it, or does not support it.
     InternalFailure = 10,
 }
@@ -172,6 +178,45 @@ guest_enum! {
         Downstream = 2,
         /// The upstream TCP connection.
         Upstream = 3,
+    }
+}
+
+guest_enum! {
+    /// Kinds of metrics that a plug-in can define.
+    MetricType {
+        /// Only grows.
+        Counter = 0,
+        /// Any value.
+        Gauge = 1,
+        /// A distribution of samples.
+        Histogram = 2,
+    }
+}
+
+/// Who closed a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PeerType {
+    /// Nobody can tell.
+    Unknown = 0,
+    /// The proxy.
+    Local = 1,
+    /// The other side.
+    Remote = 2,
+}
+
+/// What a TCP callback asks for (spec: proxy-wasm-host §10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkAction {
+    /// Pass the bytes on.
+    Continue,
+    /// Hold them; the next callback sees them again.
+    StopIteration,
+}
+
+impl NetworkAction {
+    pub(crate) fn from_guest(raw: u32) -> Self {
+        if raw == 0 { Self::Continue } else { Self::StopIteration }
     }
 }
 

@@ -36,6 +36,13 @@ pub enum StreamAction {
     LocalReply(Box<LocalReply>),
     /// Reset the stream.
     Close,
+    /// Send these bytes to the client as a piece of the response body, before what is held; with `true` they are the
+    /// last ones (Higress).
+    Inject(Bytes, bool),
+    /// Go on with a direction of a TCP connection that is paused.
+    ContinueConnection(Direction),
+    /// Flush and close a TCP connection; the direction names the side that the plug-in spoke of.
+    CloseConnection(Direction),
 }
 
 /// The actions of one callback, in order.

@@ -1,5 +1,7 @@
 //! The callbacks that a module exports, looked up and type-checked once.
 
+use std::collections::BTreeSet;
+
 use wasmtime::{AsContextMut, Instance, TypedFunc, WasmParams, WasmResults};
 
 /// Which callbacks a module exports: a proxy need not prepare what nobody will look at.
@@ -62,14 +64,19 @@ pub(crate) const SIGNATURES: &[Signature] = &[
     sig("proxy_on_grpc_receive", 3, false),
     sig("proxy_on_grpc_receive_trailing_metadata", 3, false),
     sig("proxy_on_grpc_close", 3, false),
+    sig("proxy_on_redis_call_response", 4, false),
+    sig("envoy_on_resolve_dns", 3, false),
+    sig("envoy_on_stats_update", 2, false),
     sig("proxy_on_log", 1, false),
     sig("proxy_on_done", 1, true),
     sig("proxy_on_delete", 1, false),
 ];
 
-/// Number of parameters of the two headers callbacks.
-pub(crate) fn headers_params(abi: crate::AbiVersion) -> usize {
-    if abi == crate::AbiVersion::V0_1_0 { 2 } else { 3 }
+/// The headers callbacks have two parameters in 0.1.0 and three since. Modules exist that mix them up, and either can be
+/// called.
+pub(crate) fn takes_params(signature: &Signature, params: usize) -> bool {
+    let either = matches!(signature.name, "proxy_on_request_headers" | "proxy_on_response_headers");
+    params == signature.params || (either && params == 2)
 }
 
 /// A headers callback of either shape.
@@ -84,6 +91,8 @@ pub(crate) enum HeadersFn {
 type Fn1<R> = Option<TypedFunc<u32, R>>;
 type Fn2<R> = Option<TypedFunc<(u32, u32), R>>;
 type Fn3<R> = Option<TypedFunc<(u32, u32, u32), R>>;
+type Fn4<R> = Option<TypedFunc<(u32, u32, u32, u32), R>>;
+type Fn5<R> = Option<TypedFunc<(u32, u32, u32, u32, u32), R>>;
 
 /// The functions of one instance.
 pub(crate) struct Exports {
@@ -91,44 +100,94 @@ pub(crate) struct Exports {
     pub(crate) context_create: Fn2<()>,
     pub(crate) vm_start: Fn2<u32>,
     pub(crate) configure: Fn2<u32>,
+    pub(crate) tick: Fn1<()>,
+    pub(crate) queue_ready: Fn2<()>,
+    pub(crate) foreign_function: Fn3<()>,
+    pub(crate) new_connection: Fn1<u32>,
+    pub(crate) downstream_data: Fn3<u32>,
+    pub(crate) upstream_data: Fn3<u32>,
+    pub(crate) downstream_close: Fn2<()>,
+    pub(crate) upstream_close: Fn2<()>,
     pub(crate) request_headers: Option<HeadersFn>,
     pub(crate) request_body: Fn3<u32>,
     pub(crate) request_trailers: Fn2<u32>,
     pub(crate) response_headers: Option<HeadersFn>,
     pub(crate) response_body: Fn3<u32>,
     pub(crate) response_trailers: Fn2<u32>,
+    pub(crate) http_call_response: Fn5<()>,
+    pub(crate) grpc_initial_metadata: Fn3<()>,
+    pub(crate) grpc_receive: Fn3<()>,
+    pub(crate) grpc_trailing_metadata: Fn3<()>,
+    pub(crate) grpc_close: Fn3<()>,
+    pub(crate) redis_call_response: Fn4<()>,
+    pub(crate) resolve_dns: Fn3<()>,
     pub(crate) log: Fn1<()>,
     pub(crate) done: Fn1<u32>,
     pub(crate) delete: Fn1<()>,
 }
 
+/// Whether a plug-in may use a function; an empty list allows all. What tool chains need to start and the allocators are
+/// not subject to it.
+pub(crate) fn is_allowed(allowed: &BTreeSet<String>, name: &str) -> bool {
+    allowed.is_empty() || allowed.contains(name)
+}
+
 impl Exports {
-    pub(crate) fn find(instance: &Instance, mut store: impl AsContextMut, abi: crate::AbiVersion) -> Self {
-        let store = &mut store;
-        let headers = |store: &mut _, name| {
-            if headers_params(abi) == 2 {
-                typed(instance, store, name).map(HeadersFn::Two)
-            } else {
-                typed(instance, store, name).map(HeadersFn::Three)
-            }
-        };
+    pub(crate) fn find(
+        instance: &Instance,
+        mut store: impl AsContextMut,
+        allowed: &BTreeSet<String>,
+    ) -> Self {
+        let mut find = Finder { instance, store: &mut store, allowed };
         Self {
             // The specification prefers the ABI's own allocator. Envoy prefers malloc, which TinyGo pins for ever.
-            allocate: typed(instance, store, "proxy_on_memory_allocate")
-                .or_else(|| typed(instance, store, "malloc")),
-            context_create: typed(instance, store, "proxy_on_context_create"),
-            vm_start: typed(instance, store, "proxy_on_vm_start"),
-            configure: typed(instance, store, "proxy_on_configure"),
-            request_headers: headers(store, "proxy_on_request_headers"),
-            request_body: typed(instance, store, "proxy_on_request_body"),
-            request_trailers: typed(instance, store, "proxy_on_request_trailers"),
-            response_headers: headers(store, "proxy_on_response_headers"),
-            response_body: typed(instance, store, "proxy_on_response_body"),
-            response_trailers: typed(instance, store, "proxy_on_response_trailers"),
-            log: typed(instance, store, "proxy_on_log"),
-            done: typed(instance, store, "proxy_on_done"),
-            delete: typed(instance, store, "proxy_on_delete"),
+            allocate: typed(instance, find.store, "proxy_on_memory_allocate")
+                .or_else(|| typed(instance, find.store, "malloc")),
+            context_create: find.get("proxy_on_context_create"),
+            vm_start: find.get("proxy_on_vm_start"),
+            configure: find.get("proxy_on_configure"),
+            tick: find.get("proxy_on_tick"),
+            queue_ready: find.get("proxy_on_queue_ready"),
+            foreign_function: find.get("proxy_on_foreign_function"),
+            new_connection: find.get("proxy_on_new_connection"),
+            downstream_data: find.get("proxy_on_downstream_data"),
+            upstream_data: find.get("proxy_on_upstream_data"),
+            downstream_close: find.get("proxy_on_downstream_connection_close"),
+            upstream_close: find.get("proxy_on_upstream_connection_close"),
+            request_headers: find.headers("proxy_on_request_headers"),
+            request_body: find.get("proxy_on_request_body"),
+            request_trailers: find.get("proxy_on_request_trailers"),
+            response_headers: find.headers("proxy_on_response_headers"),
+            response_body: find.get("proxy_on_response_body"),
+            response_trailers: find.get("proxy_on_response_trailers"),
+            http_call_response: find.get("proxy_on_http_call_response"),
+            grpc_initial_metadata: find.get("proxy_on_grpc_receive_initial_metadata"),
+            grpc_receive: find.get("proxy_on_grpc_receive"),
+            grpc_trailing_metadata: find.get("proxy_on_grpc_receive_trailing_metadata"),
+            grpc_close: find.get("proxy_on_grpc_close"),
+            redis_call_response: find.get("proxy_on_redis_call_response"),
+            resolve_dns: find.get("envoy_on_resolve_dns"),
+            log: find.get("proxy_on_log"),
+            done: find.get("proxy_on_done"),
+            delete: find.get("proxy_on_delete"),
         }
+    }
+}
+
+struct Finder<'f, T> {
+    instance: &'f Instance,
+    store: &'f mut T,
+    allowed: &'f BTreeSet<String>,
+}
+
+impl<T: AsContextMut> Finder<'_, T> {
+    fn get<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Option<TypedFunc<P, R>> {
+        typed(self.instance, self.store, name).filter(|_| is_allowed(self.allowed, name))
+    }
+
+    fn headers(&mut self, name: &str) -> Option<HeadersFn> {
+        let three = self.get(name).map(HeadersFn::Three);
+        three.or_else(|| self.get(name).map(HeadersFn::Two))
     }
 }
 

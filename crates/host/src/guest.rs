@@ -7,7 +7,7 @@ use wasmtime::{Store, Trap, TypedFunc, WasmBacktrace, WasmParams, WasmResults};
 
 use crate::actions::Actions;
 use crate::error::{Failure, FailureReason};
-use crate::state::VmState;
+use crate::state::{ROOT, VmState};
 use crate::stream::StreamContext;
 
 /// A store with what every entry needs: the deadline, and whether the guest is still alive.
@@ -36,29 +36,54 @@ impl<S: StreamContext> Guest<S> {
         name: &'static str,
         function: Option<&TypedFunc<P, R>>,
         params: P,
+        context: u32,
         stream: S,
     ) -> (S, Returned<R>) {
         if let Some(failure) = &self.failed {
             return (stream, Err(Arc::clone(failure)));
         }
         let Some(function) = function else { return (stream, Ok(None)) };
-        self.store.set_epoch_deadline(self.callback_ticks);
-        self.store.data_mut().stream = Some(stream);
-        let result = function.call(&mut self.store, params);
-        let state = self.store.data_mut();
-        state.flush_lines();
-        let entry = std::mem::take(&mut state.entry);
-        let Some(stream) = state.stream.take() else {
+        let (stream, returned) = self.enter(name, function, params, context, Some(stream));
+        let Some(stream) = stream else {
             // Hostcalls borrow the stream and never take it.
             unreachable!("the stream of a callback is still there when it returns")
         };
+        (stream, returned.map(Some))
+    }
+
+    /// Calls a function about the root context.
+    pub(crate) fn call_root<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &'static str,
+        function: Option<&TypedFunc<P, R>>,
+        params: P,
+    ) -> Returned<R> {
+        if let Some(failure) = &self.failed {
+            return Err(Arc::clone(failure));
+        }
+        let Some(function) = function else { return Ok(None) };
+        self.enter(name, function, params, ROOT, None).1.map(Some)
+    }
+
+    fn enter<P: WasmParams, R: WasmResults>(
+        &mut self,
+        name: &'static str,
+        function: &TypedFunc<P, R>,
+        params: P,
+        context: u32,
+        stream: Option<S>,
+    ) -> (Option<S>, Result<Return<R>, Arc<Failure>>) {
+        self.store.set_epoch_deadline(self.callback_ticks);
+        self.store.data_mut().enter(context, stream);
+        let result = function.call(&mut self.store, params);
+        let state = self.store.data_mut();
+        state.flush_lines();
+        let (stream, entry) = state.leave(result.is_err());
         match result {
-            Ok(value) => {
-                let returned = Return { value, actions: entry.actions, replied: entry.reply_pending };
-                (stream, Ok(Some(returned)))
-            }
+            Ok(value) => (stream, Ok(Return { value, actions: entry.actions, replied: entry.reply_pending })),
             Err(error) => {
                 // What the guest asked for before it failed is dropped with the entry.
+                state.effects.clear();
                 let failure = Arc::new(failure(&mut self.store, name, &error, self.callback_time_max));
                 self.failed = Some(Arc::clone(&failure));
                 (stream, Err(failure))

@@ -21,37 +21,52 @@
 
 mod abi;
 mod actions;
+mod calls;
+mod effects;
 mod engine;
 mod error;
 mod exports;
+mod foreign;
 mod guest;
 mod hostcalls;
 mod limits;
 mod lines;
 mod linker;
 mod memory;
+mod metrics;
 mod module;
 mod pairs;
 mod plugin;
 mod property;
+mod proto;
 mod services;
+mod shared;
 mod state;
 mod stream;
 mod vm;
 mod wasi;
 
 pub use abi::{
-    AbiVersion, BufferType, DataAction, HeadersAction, LogLevel, MapType, Status, StreamType, TrailersAction,
+    AbiVersion, BufferType, DataAction, HeadersAction, LogLevel, MapType, MetricType, NetworkAction,
+    PeerType, Status, StreamType, TrailersAction,
 };
 pub use actions::{Actions, Direction, LocalReply, StreamAction};
+pub use effects::{
+    CallToken, Effect, GrpcCall, GrpcStatus, GrpcTarget, HeaderPairs, HttpCall, HttpCallResponse, QueueToken,
+    RedisOptions, UpstreamState,
+};
 pub use engine::{Engine, EpochTicker};
 pub use error::{Failure, FailureReason, LoadError, StartError};
 pub use exports::Callbacks;
 pub use limits::Limits;
+pub use metrics::{HistogramSnapshot, Metric, MetricLimits, MetricRegistry};
 pub use module::Module;
 pub use pairs::{EachPair, Pair, PairError, PairLimits, decode_pairs, encode_pairs};
 pub use plugin::PluginContext;
 pub use property::PropertyValue;
 pub use services::{LogSource, Services, SystemServices};
-pub use stream::{EditOutcome, HeaderEdit, StreamContext};
-pub use vm::{CallResult, ContextId, Outcome, Vm};
+pub use shared::{EnqueueOutcome, Namespace, QueueConsumer, SetOutcome, SharedLimits, SharedState};
+pub use stream::{
+    ContextId, EditOutcome, FilterStateOutcome, HeaderEdit, StreamContext, Streams, UpstreamHost,
+};
+pub use vm::{CallResult, Outcome, Process, Vm};

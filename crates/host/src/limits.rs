@@ -29,6 +29,20 @@ pub struct Limits {
     pub actions_max: usize,
     /// Bytes of one local reply's body.
     pub local_reply_bytes_max: usize,
+    /// Call-outs of one VM that are under way at the same time; further ones answer `InternalFailure`.
+    pub calls_max: usize,
+    /// Wall time of one call-out, whatever the guest asks for; 0 from the guest means this.
+    pub call_time_max: Duration,
+    /// Bytes of a call-out's body or message that a guest sends.
+    pub call_bytes_max: usize,
+    /// The shortest time between two ticks; shorter periods become this one.
+    pub tick_period_min: Duration,
+    /// Bytes that the foreign function `uncompress` may make.
+    pub uncompress_bytes_max: usize,
+    /// Bytes of a CEL expression.
+    pub expression_bytes_max: usize,
+    /// CEL expressions of one VM.
+    pub expressions_max: usize,
     /// Bytes of a property path.
     pub property_path_bytes_max: usize,
     /// Bytes of a property value that a guest sets.
@@ -49,6 +63,13 @@ impl Default for Limits {
             log_message_bytes_max: 16 << 10,
             actions_max: 64,
             local_reply_bytes_max: 1 << 20,
+            calls_max: 1024,
+            call_time_max: Duration::from_secs(60),
+            call_bytes_max: 16 << 20,
+            tick_period_min: Duration::from_millis(1),
+            uncompress_bytes_max: 32 << 20,
+            expression_bytes_max: 4 << 10,
+            expressions_max: 1000,
             property_path_bytes_max: 4 << 10,
             property_value_bytes_max: 64 << 10,
         }

@@ -1,9 +1,13 @@
 //! Every function that a guest can import, for every version of the ABI: only behaviour depends on the version, so
 //! that a module never fails to link for a function that exists (spec: proxy-wasm-host §1.2, §4.0).
 
-use wasmtime::Linker;
+use std::collections::BTreeSet;
 
-use crate::hostcalls::{buffers, control, general, headers};
+use wasmtime::{FuncType, Linker, Val};
+
+use crate::abi::{LogLevel, Status};
+use crate::exports::is_allowed;
+use crate::hostcalls::{buffers, calls, control, foreign, general, grpc, headers, metrics, redis, shared};
 use crate::memory::{Call, split};
 use crate::state::VmState;
 use crate::stream::StreamContext;
@@ -21,8 +25,9 @@ pub(crate) fn base<S: StreamContext>(engine: &wasmtime::Engine) -> wasmtime::Res
     let mut linker = Linker::new(engine);
     define_stream(&mut linker)?;
     define_general(&mut linker)?;
+    define_calls(&mut linker)?;
+    define_process(&mut linker)?;
     define_toolchain(&mut linker)?;
-    define_unsupported(&mut linker)?;
     wasi::define(&mut linker)?;
     Ok(linker)
 }
@@ -57,7 +62,39 @@ fn define_general<S: StreamContext>(l: &mut Linker<VmState<S>>) -> Result {
     l.func_wrap(ENV, "proxy_get_status", general::get_status::<S>)?;
     l.func_wrap(ENV, "proxy_get_property", general::get_property::<S>)?;
     l.func_wrap(ENV, "proxy_set_property", general::set_property::<S>)?;
-    l.func_wrap(ENV, "proxy_call_foreign_function", general::call_foreign_function::<S>)?;
+    l.func_wrap(ENV, "proxy_call_foreign_function", foreign::call::<S>)?;
+    Ok(())
+}
+
+fn define_calls<S: StreamContext>(l: &mut Linker<VmState<S>>) -> Result {
+    l.func_wrap(ENV, "proxy_http_call", calls::http_call::<S>)?;
+    l.func_wrap(ENV, "proxy_grpc_call", grpc::call::<S>)?;
+    l.func_wrap(ENV, "proxy_grpc_stream", grpc::stream::<S>)?;
+    l.func_wrap(ENV, "proxy_grpc_send", grpc::send::<S>)?;
+    l.func_wrap(ENV, "proxy_grpc_cancel", grpc::cancel::<S>)?;
+    l.func_wrap(ENV, "proxy_grpc_close", grpc::close::<S>)?;
+    l.func_wrap(ENV, "envoy_resolve_dns", calls::resolve_dns::<S>)?;
+    l.func_wrap(ENV, "proxy_redis_init", redis::init::<S>)?;
+    l.func_wrap(ENV, "proxy_redis_call", redis::call::<S>)?;
+    l.func_wrap(ENV, "proxy_inject_encoded_data_to_filter_chain", control::inject_encoded_data::<S>)?;
+    l.func_wrap(ENV, "proxy_get_upstream_hosts", general::get_upstream_hosts::<S>)?;
+    l.func_wrap(ENV, "proxy_set_upstream_override_host", control::set_upstream_override_host::<S>)?;
+    Ok(())
+}
+
+/// What reaches beyond the VM: timers, shared data and queues, metrics.
+fn define_process<S: StreamContext>(l: &mut Linker<VmState<S>>) -> Result {
+    l.func_wrap(ENV, "proxy_set_tick_period_milliseconds", calls::set_tick_period::<S>)?;
+    l.func_wrap(ENV, "proxy_set_shared_data", shared::set_data::<S>)?;
+    l.func_wrap(ENV, "proxy_get_shared_data", shared::get_data::<S>)?;
+    l.func_wrap(ENV, "proxy_register_shared_queue", shared::register_queue::<S>)?;
+    l.func_wrap(ENV, "proxy_resolve_shared_queue", shared::resolve_queue::<S>)?;
+    l.func_wrap(ENV, "proxy_enqueue_shared_queue", shared::enqueue::<S>)?;
+    l.func_wrap(ENV, "proxy_dequeue_shared_queue", shared::dequeue::<S>)?;
+    l.func_wrap(ENV, "proxy_define_metric", metrics::define::<S>)?;
+    l.func_wrap(ENV, "proxy_increment_metric", metrics::increment::<S>)?;
+    l.func_wrap(ENV, "proxy_record_metric", metrics::record::<S>)?;
+    l.func_wrap(ENV, "proxy_get_metric", metrics::get::<S>)?;
     Ok(())
 }
 
@@ -87,49 +124,30 @@ fn assemblyscript_string(memory: &[u8], ptr: u32) -> Option<String> {
     Some(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect())
 }
 
-macro_rules! unsupported {
-    ($linker:ident, $($name:literal($($ty:ty),*);)+) => {$(
-        unsupported!(@one $linker, $name, $($ty),*);
-    )+};
-    (@one $l:ident, $name:literal, $a:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a| general::unsupported(c, $name))?; };
-    (@one $l:ident, $name:literal, $a:ty, $b:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b| general::unsupported(c, $name))?; };
-    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c| general::unsupported(c, $name))?; };
-    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d| general::unsupported(c, $name))?; };
-    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e| general::unsupported(c, $name))?; };
-    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty, $f:ty, $g:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e, _: $f, _: $g| general::unsupported(c, $name))?; };
-    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty, $f:ty, $g:ty, $h:ty, $i:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e, _: $f, _: $g, _: $h, _: $i| general::unsupported(c, $name))?; };
-    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty, $f:ty, $g:ty, $h:ty, $i:ty, $j:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e, _: $f, _: $g, _: $h, _: $i, _: $j| general::unsupported(c, $name))?; };
-    (@one $l:ident, $name:literal, $a:ty, $b:ty, $c:ty, $d:ty, $e:ty, $f:ty, $g:ty, $h:ty, $i:ty, $j:ty, $k:ty, $m:ty) => { $l.func_wrap(ENV, $name, |c: Call<'_, S>, _: $a, _: $b, _: $c, _: $d, _: $e, _: $f, _: $g, _: $h, _: $i, _: $j, _: $k, _: $m| general::unsupported(c, $name))?; };
-}
-
-/// Functions of the ABI that this host does not provide yet. They link, say so once in the log, and answer
-/// `InternalFailure`, the status that SDKs tolerate best.
-fn define_unsupported<S: StreamContext>(l: &mut Linker<VmState<S>>) -> Result {
-    unsupported! { l,
-        "proxy_set_tick_period_milliseconds"(u32);
-        "proxy_http_call"(u32, u32, u32, u32, u32, u32, u32, u32, u32, u32);
-        "proxy_grpc_call"(u32, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32, u32);
-        "proxy_grpc_stream"(u32, u32, u32, u32, u32, u32, u32, u32, u32);
-        "proxy_grpc_send"(u32, u32, u32, u32);
-        "proxy_grpc_cancel"(u32);
-        "proxy_grpc_close"(u32);
-        "proxy_set_shared_data"(u32, u32, u32, u32, u32);
-        "proxy_get_shared_data"(u32, u32, u32, u32, u32);
-        "proxy_register_shared_queue"(u32, u32, u32);
-        "proxy_resolve_shared_queue"(u32, u32, u32, u32, u32);
-        "proxy_enqueue_shared_queue"(u32, u32, u32);
-        "proxy_dequeue_shared_queue"(u32, u32, u32);
-        "proxy_define_metric"(u32, u32, u32, u32);
-        "proxy_increment_metric"(u32, u64);
-        "proxy_record_metric"(u32, u64);
-        "proxy_get_metric"(u32, u32);
-        "proxy_redis_init"(u32, u32, u32, u32, u32, u32, u32);
-        "proxy_redis_call"(u32, u32, u32, u32, u32);
-        "proxy_inject_encoded_data_to_filter_chain"(u32, u32, u32);
-        "proxy_get_upstream_hosts"(u32, u32);
-        "proxy_set_upstream_override_host"(u32, u32);
-        "envoy_resolve_dns"(u32, u32, u32);
+/// Replaces a function that a plug-in may not use by one that says so (spec: proxy-wasm-host §1.8).
+pub(crate) fn restrict<S: StreamContext>(
+    l: &mut Linker<VmState<S>>,
+    (module, name): (&str, &str),
+    ty: &FuncType,
+    allowed: &BTreeSet<String>,
+) -> Result {
+    const ENOTCAPABLE: i32 = 76;
+    let is_wasi = wasi::MODULES.contains(&module);
+    if is_allowed(allowed, name) || !(is_wasi || name.starts_with("proxy_")) {
+        return Ok(());
     }
+    let (family, answer) =
+        if is_wasi { ("WASI", ENOTCAPABLE) } else { ("proxy-wasm", Status::InternalFailure as u32 as i32) };
+    let text = format!("Attempted call to restricted {family} capability: {name}");
+    l.allow_shadowing(true);
+    l.func_new(module, name, ty.clone(), move |mut c: Call<'_, S>, _, results| {
+        c.data_mut().log(LogLevel::Error, text.as_bytes());
+        if let Some(result) = results.first_mut() {
+            *result = Val::I32(answer);
+        }
+        Ok(())
+    })?;
+    l.allow_shadowing(false);
     Ok(())
 }
 

@@ -1,24 +1,47 @@
 //! Loading a module: validation, ABI, imports, exports (spec: proxy-wasm-host §1).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use wasmtime::{ExternType, FuncType, InstancePre, Linker, Store, ValType};
+use wasmtime::{
+    Extern, ExternType, FuncType, Instance, InstancePre, Linker, Memory, MemoryType, Ref, RefType, Store,
+    Table, TableType, ValType,
+};
 
 use crate::abi::AbiVersion;
 use crate::engine::Engine;
 use crate::error::LoadError;
-use crate::exports::{Callbacks, SIGNATURES, headers_params};
+use crate::exports::{Callbacks, SIGNATURES, Signature, is_allowed, takes_params};
 use crate::limits::Limits;
 use crate::linker;
+use crate::metrics::MetricRegistry;
 use crate::plugin::PluginContext;
 use crate::services::SystemServices;
+use crate::shared::SharedState;
 use crate::state::VmState;
 use crate::stream::StreamContext;
 
+/// How an instance gets its imports.
+enum Imports<S: StreamContext> {
+    /// All of them are functions: resolved once.
+    Resolved(InstancePre<VmState<S>>),
+    /// The module imports its memory or table: each instance gets fresh ones.
+    Fresh(Box<FreshImports<S>>),
+}
+
+struct FreshImports<S: StreamContext> {
+    module: wasmtime::Module,
+    linker: Linker<VmState<S>>,
+    memories: Vec<(String, String, MemoryType)>,
+    tables: Vec<(String, String, TableType)>,
+}
+
 /// A module that can be instantiated: validated, compiled, all imports resolved.
 pub struct Module<S: StreamContext> {
-    pub(crate) pre: InstancePre<VmState<S>>,
+    imports: Imports<S>,
     pub(crate) engine: Engine,
+    /// Names of the functions that the plug-in may use; empty means all.
+    pub(crate) allowed: BTreeSet<String>,
     abi: AbiVersion,
     callbacks: Callbacks,
     is_go_command: bool,
@@ -44,25 +67,55 @@ impl<S: StreamContext> Module<S> {
     /// # Errors
     /// [`LoadError`], as [`Module::new`].
     pub fn from_compiled(engine: &Engine, module: wasmtime::Module) -> Result<Self, LoadError> {
+        Self::restricted(engine, module, BTreeSet::new())
+    }
+
+    /// Like [`Module::from_compiled`], with a list of the hostcalls, WASI functions and callbacks that may be used, by
+    /// name. The others exist and do nothing: hostcalls answer `InternalFailure`, WASI functions `ENOTCAPABLE`,
+    /// callbacks are not called. An empty list allows all (spec: proxy-wasm-host §1.8).
+    ///
+    /// # Errors
+    /// [`LoadError`], as [`Module::new`].
+    pub fn restricted(
+        engine: &Engine,
+        module: wasmtime::Module,
+        allowed: BTreeSet<String>,
+    ) -> Result<Self, LoadError> {
         let abi = detect_abi(&module)?;
-        check_exports(&module, abi)?;
-        let pre = resolve(engine, &module)?;
+        check_exports(&module)?;
+        let imports = resolve(engine, &module, &allowed)?;
         let has = |name: &str| module.get_export_index(name).is_some();
-        Ok(Self {
-            pre,
-            engine: engine.clone(),
-            abi,
-            callbacks: Callbacks {
-                request_headers: has("proxy_on_request_headers"),
-                request_body: has("proxy_on_request_body"),
-                request_trailers: has("proxy_on_request_trailers"),
-                response_headers: has("proxy_on_response_headers"),
-                response_body: has("proxy_on_response_body"),
-                response_trailers: has("proxy_on_response_trailers"),
-                end: has("proxy_on_log") || has("proxy_on_done") || has("proxy_on_delete"),
-            },
-            is_go_command: has("_start") && has("go_scheduler"),
-        })
+        let calls = |name: &str| has(name) && is_allowed(&allowed, name);
+        let callbacks = Callbacks {
+            request_headers: calls("proxy_on_request_headers"),
+            request_body: calls("proxy_on_request_body"),
+            request_trailers: calls("proxy_on_request_trailers"),
+            response_headers: calls("proxy_on_response_headers"),
+            response_body: calls("proxy_on_response_body"),
+            response_trailers: calls("proxy_on_response_trailers"),
+            end: calls("proxy_on_log") || calls("proxy_on_done") || calls("proxy_on_delete"),
+        };
+        let is_go_command = has("_start") && has("go_scheduler");
+        Ok(Self { imports, engine: engine.clone(), allowed, abi, callbacks, is_go_command })
+    }
+
+    /// A new instance, with fresh memories and tables where the module imports them.
+    pub(crate) fn instantiate(&self, store: &mut Store<VmState<S>>) -> wasmtime::Result<Instance> {
+        let fresh = match &self.imports {
+            Imports::Resolved(pre) => return pre.instantiate(store),
+            Imports::Fresh(fresh) => fresh,
+        };
+        let mut linker = fresh.linker.clone();
+        for (module, name, ty) in &fresh.memories {
+            let memory = Memory::new(&mut *store, ty.clone())?;
+            store.data_mut().memory = Some(memory);
+            linker.define(&mut *store, module, name, memory)?;
+        }
+        for (module, name, ty) in &fresh.tables {
+            let table = Table::new(&mut *store, ty.clone(), Ref::Func(None))?;
+            linker.define(&mut *store, module, name, table)?;
+        }
+        linker.instantiate(store, &fresh.module)
     }
 
     /// The version of the ABI that the module announces.
@@ -122,25 +175,17 @@ fn detect_abi(module: &wasmtime::Module) -> Result<AbiVersion, LoadError> {
     Err(LoadError::NoAbiVersion { hint })
 }
 
-fn check_exports(module: &wasmtime::Module, abi: AbiVersion) -> Result<(), LoadError> {
-    if !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
+fn check_exports(module: &wasmtime::Module) -> Result<(), LoadError> {
+    let imports_memory = module.imports().any(|i| matches!(i.ty(), ExternType::Memory(_)));
+    if !imports_memory && !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
         return Err(LoadError::NoMemory);
     }
     for signature in SIGNATURES {
         let Some(ExternType::Func(found)) = module.get_export(signature.name) else { continue };
-        let params = match signature.name {
-            "proxy_on_request_headers" | "proxy_on_response_headers" => headers_params(abi),
-            _ => signature.params,
-        };
-        let all_i32 = found.params().all(|p| matches!(p, ValType::I32))
-            && found.results().all(|r| matches!(r, ValType::I32));
-        if !all_i32
-            || found.params().len() != params
-            || found.results().len() != usize::from(signature.result)
-        {
+        if !fits(signature, &found) {
             return Err(LoadError::ExportType {
                 name: signature.name.to_owned(),
-                wanted: spell(params, signature.result),
+                wanted: spell(signature.params, signature.result),
                 found: describe(&found),
             });
         }
@@ -151,30 +196,43 @@ fn check_exports(module: &wasmtime::Module, abi: AbiVersion) -> Result<(), LoadE
     Ok(())
 }
 
+fn fits(signature: &Signature, found: &FuncType) -> bool {
+    found.params().chain(found.results()).all(|t| matches!(t, ValType::I32))
+        && takes_params(signature, found.params().len())
+        && found.results().len() == usize::from(signature.result)
+}
+
 fn resolve<S: StreamContext>(
     engine: &Engine,
     module: &wasmtime::Module,
-) -> Result<InstancePre<VmState<S>>, LoadError> {
+    allowed: &BTreeSet<String>,
+) -> Result<Imports<S>, LoadError> {
     let internal = |e: wasmtime::Error| LoadError::Engine(format!("{e:#}"));
     let mut linker: Linker<VmState<S>> = linker::base(engine.wasmtime()).map_err(internal)?;
-    let plugin = Arc::new(PluginContext::default());
-    let state = VmState::new(plugin, Arc::new(SystemServices), Limits::default(), AbiVersion::V0_2_1);
-    let mut store = Store::new(engine.wasmtime(), state);
-    let mut missing = Vec::new();
+    let mut store = scratch_store(engine);
+    let (mut memories, mut tables, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for import in module.imports() {
-        let name = format!("{}.{}", import.module(), import.name());
-        let ExternType::Func(wanted) = import.ty() else {
-            missing.push(format!("{name} (a {}, only functions can be imported)", kind(&import.ty())));
-            continue;
+        let (from, field) = (import.module(), import.name());
+        let name = format!("{from}.{field}");
+        let wanted = match import.ty() {
+            ExternType::Func(wanted) => wanted,
+            ExternType::Memory(ty) if memories.is_empty() => {
+                memories.push((from.to_owned(), field.to_owned(), ty));
+                continue;
+            }
+            ExternType::Table(ty) if RefType::eq(ty.element(), &RefType::FUNCREF) => {
+                tables.push((from.to_owned(), field.to_owned(), ty));
+                continue;
+            }
+            other => {
+                missing.push(format!("{name} (a {}, which no host provides)", kind(&other)));
+                continue;
+            }
         };
-        if linker::EITHER_ARITY.contains(&import.name()) && wanted.results().len() == 0 {
-            linker::define_without_result(&mut linker, import.name()).map_err(internal)?;
+        if linker::EITHER_ARITY.contains(&field) && wanted.results().len() == 0 {
+            linker::define_without_result(&mut linker, field).map_err(internal)?;
         }
-        match linker
-            .get(&mut store, import.module(), import.name())
-            .ok()
-            .and_then(wasmtime::Extern::into_func)
-        {
+        match linker.get(&mut store, from, field).ok().and_then(Extern::into_func) {
             None => missing.push(name),
             Some(found) => {
                 let found = found.ty(&store);
@@ -182,14 +240,34 @@ fn resolve<S: StreamContext>(
                     let (wanted, found) = (describe(&wanted), describe(&found));
                     return Err(LoadError::ImportType { name, wanted, found });
                 }
+                linker::restrict(&mut linker, (from, field), &wanted, allowed).map_err(internal)?;
             }
         }
     }
     if !missing.is_empty() {
+        missing.sort();
         missing.dedup();
         return Err(LoadError::MissingImports { names: missing });
     }
-    linker.instantiate_pre(module).map_err(|e| LoadError::Invalid(format!("{e:#}")))
+    if memories.is_empty() && tables.is_empty() {
+        let pre = linker.instantiate_pre(module).map_err(|e| LoadError::Invalid(format!("{e:#}")))?;
+        return Ok(Imports::Resolved(pre));
+    }
+    let module = module.clone();
+    Ok(Imports::Fresh(Box::new(FreshImports { module, linker, memories, tables })))
+}
+
+/// A store to look types up with; nothing runs in it.
+fn scratch_store<S: StreamContext>(engine: &Engine) -> Store<VmState<S>> {
+    let state = VmState::new(
+        Arc::new(PluginContext::default()),
+        Arc::new(SystemServices),
+        SharedState::default().namespace(""),
+        MetricRegistry::default(),
+        Limits::default(),
+        AbiVersion::V0_2_1,
+    );
+    Store::new(engine.wasmtime(), state)
 }
 
 fn kind(ty: &ExternType) -> &'static str {

@@ -17,4 +17,6 @@ pub struct PluginContext {
     pub vm_configuration: Bytes,
     /// Environment variables that WASI shows.
     pub environment: Vec<(String, String)>,
+    /// `Pause` from a headers callback holds back the headers only (spec: proxy-wasm-host §7.2).
+    pub allow_on_headers_stop_iteration: bool,
 }

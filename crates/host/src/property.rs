@@ -15,8 +15,14 @@ pub enum PropertyValue {
     Timestamp(SystemTime),
     /// Nanoseconds.
     Duration(Duration),
-    /// A pair list.
-    Map(Vec<(Vec<u8>, Vec<u8>)>),
+    /// Eight bytes, little-endian.
+    Double(f64),
+    /// A pair list of encoded values.
+    Map(Vec<(Vec<u8>, PropertyValue)>),
+    /// A pair list with the values where a map has its keys.
+    List(Vec<PropertyValue>),
+    /// A value that exists and cannot be encoded.
+    Null,
 }
 
 impl PropertyValue {
@@ -25,12 +31,13 @@ impl PropertyValue {
         Self::Bytes(value.as_ref().to_vec())
     }
 
-    /// Writes the encoding into `out`, which is cleared first.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    /// Writes the encoding into `out`, which is cleared first. False when there is none, as for null.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) -> bool {
         out.clear();
         match self {
             Self::Bytes(bytes) => out.extend_from_slice(bytes),
             Self::Int(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Self::Double(value) => out.extend_from_slice(&value.to_le_bytes()),
             Self::Bool(value) => out.push(u8::from(*value)),
             Self::Timestamp(time) => {
                 let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -38,9 +45,30 @@ impl PropertyValue {
             }
             Self::Duration(duration) => out.extend_from_slice(&nanoseconds(*duration).to_le_bytes()),
             Self::Map(pairs) => {
-                crate::pairs::encode_pairs(out, &|each| pairs.iter().for_each(|(k, v)| each(k, v)));
+                let mut encoded = Vec::with_capacity(pairs.len());
+                for (key, value) in pairs {
+                    let mut bytes = Vec::new();
+                    if !value.encode(&mut bytes) {
+                        return false;
+                    }
+                    encoded.push((key, bytes));
+                }
+                crate::pairs::encode_pairs(out, &|each| encoded.iter().for_each(|(k, v)| each(k, v)));
             }
+            Self::List(values) => {
+                let mut encoded = Vec::with_capacity(values.len());
+                for value in values {
+                    let mut bytes = Vec::new();
+                    if !value.encode(&mut bytes) {
+                        return false;
+                    }
+                    encoded.push(bytes);
+                }
+                crate::pairs::encode_pairs(out, &|each| encoded.iter().for_each(|v| each(v, b"")));
+            }
+            Self::Null => return false,
         }
+        true
     }
 }
 
@@ -63,6 +91,22 @@ mod tests {
         let mut out = vec![1];
         PropertyValue::Int(8080).encode(&mut out);
         assert_eq!(out, [0x90, 0x1f, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn lists_and_maps_nest_and_null_cannot_be_encoded() {
+        let mut out = Vec::new();
+        let text = PropertyValue::text;
+        assert!(PropertyValue::List(vec![text("a"), text("bc")]).encode(&mut out));
+        assert_eq!(
+            out, b"\x02\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0a\0\0bc\0\0",
+            "spec: proxy-wasm-host §2.1"
+        );
+        let map = vec![(b"n".to_vec(), PropertyValue::Double(1.5)), (b"s".to_vec(), text("x"))];
+        assert!(PropertyValue::Map(map).encode(&mut out));
+        assert_eq!(out.len(), 35, "spec: proxy-wasm-host §2.1");
+        assert!(!PropertyValue::Null.encode(&mut out));
+        assert!(!PropertyValue::List(vec![PropertyValue::Null]).encode(&mut out));
     }
 
     #[test]

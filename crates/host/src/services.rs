@@ -4,7 +4,9 @@ use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::abi::LogLevel;
+use crate::effects::UpstreamState;
 use crate::plugin::PluginContext;
+use crate::property::PropertyValue;
 
 /// Who logs: decides the prefix (spec: proxy-wasm-host §15.1).
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +17,7 @@ pub struct LogSource<'a> {
     pub is_stream: bool,
 }
 
-/// Clock, log and randomness. The methods are called on the thread that runs the VM and must not block.
+/// Clock, log, randomness, and what is known of the proxy. The methods are called on the thread that runs the VM and must not block.
 pub trait Services: Send + Sync {
     /// Takes a message. Bytes are the guest's: not UTF-8 by promise, with control characters.
     fn log(&self, source: LogSource<'_>, level: LogLevel, message: &[u8]);
@@ -35,6 +37,16 @@ pub trait Services: Send + Sync {
         let start = START.get_or_init(Instant::now);
         // Not zero: some runtimes take zero for "no clock".
         u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Whether a call-out to a cluster can be made. The default knows no clusters.
+    fn upstream(&self, _plugin: &PluginContext, _cluster: &str) -> UpstreamState {
+        UpstreamState::Unknown
+    }
+
+    /// An attribute that does not belong to a stream, such as `xds.node` (spec: proxy-wasm-host §14.5).
+    fn property(&self, _plugin: &PluginContext, _path: &[&[u8]]) -> Option<PropertyValue> {
+        None
     }
 
     /// Fills a buffer with cryptographically secure random bytes; false when the system has none.

@@ -3,7 +3,23 @@
 use bytes::Bytes;
 
 use crate::abi::{BufferType, MapType};
+use crate::actions::Actions;
 use crate::property::PropertyValue;
+
+/// A context of a VM: its root, or one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContextId(pub(crate) u32);
+
+/// The streams of a VM that are not in a callback, for plug-ins that act on one stream from a call-out, a timer, a queue
+/// or another stream (`proxy_set_effective_context`).
+pub trait Streams<S>: Send {
+    /// Lends a stream for the rest of the current callback. `None` when it is over.
+    fn lend(&mut self, context: ContextId) -> Option<S>;
+
+    /// Takes a stream back, with what the guest asked for it. The actions must not enter a guest before the current
+    /// callback's own outcome has been applied.
+    fn give_back(&mut self, context: ContextId, stream: S, actions: Actions);
+}
 
 /// A change to a header map.
 #[derive(Clone, Copy, Debug)]
@@ -63,4 +79,41 @@ pub trait StreamContext: Send + 'static {
 
     /// The route is looked up again before the request goes on.
     fn clear_route_cache(&mut self);
+
+    /// Sets an object of the proxy itself, under the name that it has in Envoy (foreign function
+    /// `set_envoy_filter_state`). The default knows none.
+    fn set_filter_state(&mut self, _key: &[u8], _value: &[u8]) -> FilterStateOutcome {
+        FilterStateOutcome::UnknownKey
+    }
+
+    /// The endpoints of the cluster that the request is routed to, and what is known of each (Higress).
+    fn upstream_hosts(&self) -> Vec<UpstreamHost> {
+        Vec::new()
+    }
+
+    /// Sends the request to this endpoint (`address:port`) and to no other (Higress). False when it is too late or the
+    /// address makes no sense.
+    fn set_upstream_override(&mut self, _address: &[u8]) -> bool {
+        false
+    }
+}
+
+/// What became of an object that a plug-in sets for the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterStateOutcome {
+    /// It has effect.
+    Done,
+    /// The proxy has no such object.
+    UnknownKey,
+    /// The object does not take this value.
+    BadValue,
+}
+
+/// An endpoint as Higress' plug-ins see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamHost {
+    /// `address:port`.
+    pub address: String,
+    /// Whether requests are sent to it.
+    pub healthy: bool,
 }

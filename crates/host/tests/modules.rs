@@ -7,107 +7,17 @@
     reason = "a test ends at the first thing that is wrong"
 )]
 
-use std::sync::{Arc, Mutex};
+mod harness;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use harness::{Log, PRELUDE, Stream, module, start};
 use wasmgate_host::{
-    AbiVersion, BufferType, Direction, EditOutcome, Engine, EpochTicker, FailureReason, HeaderEdit,
-    HeadersAction, Limits, LoadError, LogLevel, LogSource, MapType, Module, PluginContext, PropertyValue,
-    Services, StartError, StreamAction, StreamContext, Vm,
+    AbiVersion, Direction, Engine, EpochTicker, FailureReason, HeadersAction, Limits, Module, Process,
+    StartError, StreamAction, Vm,
 };
-
-/// A stream of one header map and one body.
-#[derive(Debug, Default)]
-struct Stream {
-    headers: Vec<(Vec<u8>, Vec<u8>)>,
-    body: Option<Bytes>,
-    route_cleared: bool,
-}
-
-impl StreamContext for Box<Stream> {
-    fn has_map(&self, map: MapType) -> bool {
-        map == MapType::RequestHeaders
-    }
-
-    fn header(&self, map: MapType, name: &[u8], out: &mut Vec<u8>) -> bool {
-        let found = self.headers.iter().find(|(n, _)| n == name).filter(|_| self.has_map(map));
-        found.is_some_and(|(_, v)| {
-            out.extend_from_slice(v);
-            true
-        })
-    }
-
-    fn for_each_header(&self, _: MapType, each: &mut dyn FnMut(&[u8], &[u8])) {
-        self.headers.iter().for_each(|(n, v)| each(n, v));
-    }
-
-    fn edit_headers(&mut self, map: MapType, edit: HeaderEdit<'_>) -> EditOutcome {
-        match (map, edit) {
-            (MapType::RequestHeaders, HeaderEdit::Add(n, v)) => self.headers.push((n.to_vec(), v.to_vec())),
-            (MapType::RequestHeaders, HeaderEdit::Remove(n)) => self.headers.retain(|(name, _)| name != n),
-            (MapType::RequestHeaders, _) => {}
-            (MapType::RequestTrailers, _) => return EditOutcome::TooLate,
-            _ => return EditOutcome::Unavailable,
-        }
-        EditOutcome::Done
-    }
-
-    fn body(&self, _: BufferType) -> Option<Bytes> {
-        self.body.clone()
-    }
-
-    fn set_body(&mut self, _: BufferType, body: Bytes) -> bool {
-        self.body.replace(body).is_some()
-    }
-
-    fn property(&self, path: &[&[u8]]) -> Option<PropertyValue> {
-        (path == [&b"request"[..], b"path"]).then(|| PropertyValue::text("/p"))
-    }
-
-    fn set_property(&mut self, _: &[u8], _: &[u8]) -> bool {
-        true
-    }
-
-    fn clear_route_cache(&mut self) {
-        self.route_cleared = true;
-    }
-}
-
-#[derive(Debug, Default)]
-struct Log(Mutex<Vec<String>>);
-
-impl Services for Log {
-    fn log(&self, _: LogSource<'_>, level: LogLevel, message: &[u8]) {
-        self.0.lock().unwrap().push(format!("{}: {}", level.as_str(), String::from_utf8_lossy(message)));
-    }
-
-    fn log_level(&self) -> LogLevel {
-        LogLevel::Debug
-    }
-}
-
-/// What every module of these tests begins with.
-const PRELUDE: &str = r#"
-  (memory (export "memory") 1)
-  (global $next (mut i32) (i32.const 4096))
-  (func (export "proxy_abi_version_0_2_1"))
-  (func (export "proxy_on_memory_allocate") (param i32) (result i32)
-    (global.set $next (i32.add (global.get $next) (local.get 0)))
-    (i32.sub (global.get $next) (local.get 0)))
-"#;
-
-fn module(wat: &str) -> std::result::Result<Module<Box<Stream>>, LoadError> {
-    Module::new(&Engine::new().unwrap(), &wat::parse_str(wat).unwrap())
-}
-
-fn start(imports: &str, code: &str) -> (Vm<Box<Stream>>, Arc<Log>) {
-    let log = Arc::new(Log::default());
-    let module = module(&format!("(module {imports} {PRELUDE} {code})")).unwrap();
-    let services: Arc<dyn Services> = Arc::clone(&log) as _;
-    let vm = Vm::start(&module, Arc::new(PluginContext::default()), services, Limits::default()).unwrap();
-    (vm, log)
-}
 
 /// What a callback returned and asked for, or why it failed.
 type Result<T> = std::result::Result<T, FailureReason>;
@@ -226,7 +136,7 @@ fn a_header_is_found_in_any_case_and_a_missing_one_is_not_found() {
     let stream = Stream { headers: vec![(b"x-name".to_vec(), b"value".to_vec())], ..Stream::default() };
     // The callback's result is the hostcall's status: 0 is Continue, 1 (not found) is Pause.
     assert_eq!(request(&mut vm, stream).1.unwrap().0, HeadersAction::Continue);
-    assert_eq!(*log.0.lock().unwrap(), ["info: value"]);
+    assert_eq!(*log.lines.lock().unwrap(), ["info: value"]);
     assert_eq!(request(&mut vm, Stream::default()).1.unwrap().0, HeadersAction::StopAllAndWatermark);
 }
 
@@ -294,7 +204,8 @@ fn a_loop_meets_its_deadline_and_recursion_its_stack() {
         );
         let module =
             Module::new(&engine, &wat::parse_str(format!("(module {PRELUDE} {code})")).unwrap()).unwrap();
-        let mut vm = Vm::start(&module, Arc::default(), Arc::new(Log::default()), limits).unwrap();
+        let mut vm =
+            Vm::start(&module, Arc::default(), &Process::new(Arc::new(Log::default())), limits).unwrap();
         assert_eq!(request(&mut vm, Stream::default()).1.unwrap_err().label(), label);
     }
 }
@@ -308,7 +219,7 @@ fn start_up_that_loops_rejects_or_leaves_is_an_error() {
         let module: Module<Box<Stream>> =
             Module::new(&engine, &wat::parse_str(format!("(module {imports} {PRELUDE} {code})")).unwrap())
                 .unwrap();
-        Vm::start(&module, Arc::default(), Arc::new(Log::default()), limits).map(|_| ())
+        Vm::start(&module, Arc::default(), &Process::new(Arc::new(Log::default())), limits).map(|_| ())
     };
     let exit = r#"(import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))"#;
     assert!(
@@ -341,15 +252,72 @@ fn start_up_that_loops_rejects_or_leaves_is_an_error() {
 }
 
 #[test]
-fn what_the_host_does_not_provide_is_said_once() {
-    let imports = r#"(import "env" "proxy_http_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#;
-    let args = "(i32.const 0) ".repeat(10);
-    let code = format!(
-        "(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) (drop (call $call {args})) (i32.ne (call $call {args}) (i32.const 10)))"
+fn imported_memories_and_tables_are_fresh_for_each_vm() {
+    let prelude = PRELUDE.replace("(memory (export \"memory\") 1)", "");
+    let code = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+        (i32.sub (i32.load (i32.const 0)) (i32.const 1)))"#;
+    let imports = r#"(import "env" "memory" (memory 1)) (import "env" "table" (table 2 funcref))"#;
+    let module = module(&format!("(module {imports} {prelude} {code})")).unwrap();
+    for _ in 0..2 {
+        let process = Process::new(Arc::new(Log::default()));
+        let mut vm = Vm::start(&module, Arc::default(), &process, Limits::default()).unwrap();
+        assert_eq!(vm.memory_bytes(), 65536);
+        let action = |vm: &mut Vm<Box<Stream>>| request(vm, Stream::default()).1.unwrap().0;
+        assert_eq!(action(&mut vm), HeadersAction::Continue, "the counter of a fresh memory is 0");
+        assert_eq!(action(&mut vm), HeadersAction::StopAllAndWatermark);
+    }
+    let global = format!("(module (import \"env\" \"g\" (global i32)) {PRELUDE})");
+    let error = harness::module(&global).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(error, "missing import: env.g (a global, which no host provides)");
+}
+
+#[test]
+fn headers_callbacks_of_either_arity_are_called() {
+    for params in ["i32 i32", "i32 i32 i32"] {
+        for marker in ["0_1_0", "0_2_1"] {
+            let code = format!(
+                "(func (export \"proxy_on_request_headers\") (param {params}) (result i32) i32.const 1)"
+            );
+            let module = module(&format!("(module {} {code})", PRELUDE.replace("0_2_1", marker))).unwrap();
+            let process = Process::new(Arc::new(Log::default()));
+            let mut vm = Vm::start(&module, Arc::default(), &process, Limits::default()).unwrap();
+            let (action, _) = request(&mut vm, Stream::default()).1.unwrap();
+            assert_eq!(action, HeadersAction::StopAllAndWatermark);
+        }
+    }
+}
+
+#[test]
+fn what_a_plug_in_may_not_use_does_nothing() {
+    let wat = format!(
+        r#"(module (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        {PRELUDE}
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (if (i32.ne (call $log (i32.const 2) (i32.const 0) (i32.const 0)) (i32.const 10)) (then unreachable))
+          (if (i32.ne (call $write (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 8)) (i32.const 76)) (then unreachable))
+          i32.const 1)
+        (func (export "proxy_on_log") (param i32) unreachable))"#
     );
-    let (mut vm, log) = start(imports, &code);
-    assert_eq!(request(&mut vm, Stream::default()).1.unwrap().0, HeadersAction::Continue);
-    let lines = log.0.lock().unwrap();
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    assert!(lines[0].contains("proxy_http_call is not provided"), "{lines:?}");
+    let engine = Engine::new().unwrap();
+    let compiled = wasmtime::Module::new(engine.wasmtime(), wat::parse_str(wat).unwrap()).unwrap();
+    let allowed = BTreeSet::from(["proxy_on_request_headers".to_owned()]);
+    let module: Module<Box<Stream>> = Module::restricted(&engine, compiled, allowed).unwrap();
+    assert!(module.callbacks().request_headers && !module.callbacks().end);
+    let log = Arc::new(Log::default());
+    let process = Process::new(Arc::clone(&log) as _);
+    let mut vm = Vm::start(&module, Arc::default(), &process, Limits::default()).unwrap();
+    let (stream, id) = vm.create_stream(Box::default());
+    let id = id.unwrap();
+    let (stream, outcome) = vm.on_request_headers(id, stream, 1, true);
+    assert_eq!(outcome.unwrap().action, HeadersAction::StopAllAndWatermark);
+    vm.end_stream(id, stream).1.unwrap();
+    assert_eq!(
+        *log.lines.lock().unwrap(),
+        [
+            "error: Attempted call to restricted proxy-wasm capability: proxy_log",
+            "error: Attempted call to restricted WASI capability: fd_write"
+        ]
+    );
 }

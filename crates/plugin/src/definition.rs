@@ -1,5 +1,6 @@
 //! What a plug-in should be.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use wasmgate_artifact::{Digest, ModuleSource, PullMode};
@@ -35,6 +36,8 @@ pub struct PluginDefinition {
     pub context: Arc<PluginContext>,
     /// What the VM may use.
     pub limits: Limits,
+    /// Functions that it may use, by name; empty means all.
+    pub allowed_capabilities: BTreeSet<String>,
     /// What happens when it fails.
     pub fail_strategy: FailStrategy,
     /// The phase's name, for people.
@@ -56,6 +59,7 @@ impl PluginDefinition {
             sha256,
             context,
             limits,
+            allowed_capabilities,
             fail_strategy,
             phase: _,
             priority: _,
@@ -68,6 +72,7 @@ impl PluginDefinition {
             && *sha256 == other.sha256
             && *context == other.context
             && *limits == other.limits
+            && *allowed_capabilities == other.allowed_capabilities
             && *fail_strategy == other.fail_strategy
     }
 }

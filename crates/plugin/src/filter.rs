@@ -11,26 +11,73 @@ use wasmgate_stream::{
     Verdict,
 };
 
+use crate::cell::VmCell;
 use crate::definition::FailStrategy;
 use crate::fault::response_code_details;
+use crate::port::StreamPort;
 use crate::stats::PluginStats;
+use crate::version::PluginVersion;
 use crate::view::WasmStream;
-use crate::worker::{VmCell, WorkerPlugin};
+use crate::worker::WorkerPlugin;
 
 /// One plug-in on one stream.
 #[derive(Debug)]
 pub struct PluginFilter {
     plugin: Rc<WorkerPlugin>,
+    /// How others reach the stream.
+    port: Rc<StreamPort>,
+    /// This filter's place in the chain.
+    index: usize,
     /// The VM and the stream's context in it, from the request headers on.
     context: Option<(Rc<VmCell>, host::ContextId)>,
 }
 
 type Then1 = SmallVec<[Then; 1]>;
 
+/// What a guest asked for, in the chain's words.
+pub(crate) fn then(version: &PluginVersion, actions: host::Actions) -> Then1 {
+    actions.into_iter().filter_map(|action| translate(version, action)).collect()
+}
+
+fn translate(version: &PluginVersion, action: host::StreamAction) -> Option<Then> {
+    Some(match action {
+        host::StreamAction::Continue(host::Direction::Request) => Then::Continue(Direction::Request),
+        host::StreamAction::Continue(host::Direction::Response) => Then::Continue(Direction::Response),
+        host::StreamAction::Close => Then::Reset { details: "wasm_close_stream" },
+        host::StreamAction::Inject(bytes, end) => Then::Inject(bytes, end),
+        // Of TCP connections; this is an HTTP stream.
+        host::StreamAction::ContinueConnection(_) | host::StreamAction::CloseConnection(_) => return None,
+        host::StreamAction::LocalReply(reply) => {
+            PluginStats::add(&version.stats.local_replies);
+            let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            Then::LocalReply(Box::new(LocalReply {
+                status,
+                details: reply.details.into(),
+                flags: "",
+                headers: reply.headers,
+                body: reply.body,
+                grpc_status: reply.grpc_status,
+            }))
+        }
+    })
+}
+
+/// What the fail strategy says about a stream that a failed VM holds.
+pub(crate) fn on_failure(version: &PluginVersion, failure: &host::Failure) -> Then1 {
+    match version.definition.fail_strategy {
+        FailStrategy::Open => smallvec![Then::Bypass],
+        FailStrategy::Close => smallvec![refusal(response_code_details(&failure.reason))],
+    }
+}
+
+fn refusal(details: &'static str) -> Then {
+    Then::LocalReply(Box::new(LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "", details, "")))
+}
+
 impl PluginFilter {
-    /// A filter for a new stream.
-    pub fn new(plugin: Rc<WorkerPlugin>) -> Self {
-        Self { plugin, context: None }
+    /// A filter for a new stream, at its place in the chain.
+    pub fn new(plugin: Rc<WorkerPlugin>, port: Rc<StreamPort>, index: usize) -> Self {
+        Self { plugin, port, index, context: None }
     }
 
     /// Enters the guest; the stream's data moves in and comes back.
@@ -54,10 +101,11 @@ impl PluginFilter {
             // The cell loses its VM only when it is dropped.
             None => return (data, Verdict::new(B::CONTINUE)),
         };
-        self.note_slow(started);
+        self.plugin.version.note_slow(started);
+        cell.after_callback();
         match result {
             Ok(outcome) => {
-                let then = self.actions(outcome.actions);
+                let then = then(&self.plugin.version, outcome.actions);
                 (data, Verdict { action: B::from(outcome.action), then })
             }
             Err(failure) => {
@@ -67,33 +115,10 @@ impl PluginFilter {
         }
     }
 
-    fn actions(&self, actions: host::Actions) -> Then1 {
-        actions.into_iter().map(|action| self.action(action)).collect()
-    }
-
-    fn action(&self, action: host::StreamAction) -> Then {
-        match action {
-            host::StreamAction::Continue(host::Direction::Request) => Then::Continue(Direction::Request),
-            host::StreamAction::Continue(host::Direction::Response) => Then::Continue(Direction::Response),
-            host::StreamAction::Close => Then::Reset { details: "wasm_close_stream" },
-            host::StreamAction::LocalReply(reply) => {
-                PluginStats::add(&self.plugin.version.stats.local_replies);
-                let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                Then::LocalReply(Box::new(LocalReply {
-                    status,
-                    details: reply.details.into(),
-                    flags: "",
-                    headers: reply.headers,
-                    body: reply.body,
-                    grpc_status: reply.grpc_status,
-                }))
-            }
-        }
-    }
-
     /// What the fail strategy says about a stream whose VM has failed.
     fn fail<B: Continues>(&mut self, failure: &Arc<host::Failure>, stopped: B) -> Verdict<B> {
-        if let Some((cell, _)) = self.context.take() {
+        if let Some((cell, id)) = self.context.take() {
+            cell.remove_stream(id);
             self.plugin.failed(&cell, failure);
         }
         self.strategy(response_code_details(&failure.reason), stopped)
@@ -102,26 +127,7 @@ impl PluginFilter {
     fn strategy<B: Continues>(&self, details: &'static str, stopped: B) -> Verdict<B> {
         match self.plugin.version.definition.fail_strategy {
             FailStrategy::Open => Verdict { action: B::CONTINUE, then: smallvec![Then::Bypass] },
-            FailStrategy::Close => {
-                let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "", details, "");
-                Verdict { action: stopped, then: smallvec![Then::LocalReply(Box::new(reply))] }
-            }
-        }
-    }
-
-    fn note_slow(&self, started: u64) {
-        let version = &self.plugin.version;
-        let ticks = version.engine.ticks().wrapping_sub(started);
-        // A tick may have been almost over at the start: only whole ones count.
-        let ms = ticks
-            .saturating_sub(1)
-            .saturating_mul(u64::try_from(host::Engine::TICK.as_millis()).unwrap_or(0));
-        if ms >= PluginStats::SLOW_MS {
-            let count = PluginStats::add(&version.stats.slow_callbacks);
-            // Every power of two: the first is said at once, a thousand are ten lines.
-            if (count + 1).is_power_of_two() {
-                tracing::warn!(target: "wasm", plugin = &*version.definition.name, "plugin {}: a callback took more than {ms} ms ({} so far); it held up this worker's other streams", version.definition.name, count + 1);
-            }
+            FailStrategy::Close => Verdict { action: stopped, then: smallvec![refusal(details)] },
         }
     }
 }
@@ -215,9 +221,13 @@ impl Filter for PluginFilter {
             }
             None => return (data, Verdict::new(HeadersAction::Continue)),
         };
-        self.note_slow(started);
+        self.plugin.version.note_slow(started);
+        cell.after_callback();
         match created {
-            Ok(id) => self.context = Some((cell, id)),
+            Ok(id) => {
+                cell.add_stream(id, Rc::clone(&self.port), self.index);
+                self.context = Some((cell, id));
+            }
             Err(failure) => {
                 self.plugin.failed(&cell, &failure);
                 let verdict = self.strategy(response_code_details(&failure.reason), stopped);
@@ -286,8 +296,10 @@ impl Filter for PluginFilter {
             }
             None => return data,
         };
-        self.note_slow(started);
+        self.plugin.version.note_slow(started);
         cell.note_memory();
+        cell.remove_stream(id);
+        cell.after_callback();
         if let Err(failure) = result {
             // The response is complete: nobody but the next stream needs to know.
             self.plugin.failed(&cell, &failure);

@@ -12,27 +12,39 @@
 //! for the data path.
 #![warn(missing_docs)]
 
+mod cell;
 mod compiler;
 mod definition;
 mod fault;
 mod filter;
 mod load;
-mod log;
 mod manager;
+mod port;
 mod property;
+mod services;
 mod stats;
 mod status;
 mod version;
 mod view;
 mod worker;
 
+pub use cell::{CallRunner, PluginWorker, VmHandle};
+/// What plug-ins ask of a worker, and how it answers.
+pub mod calls {
+    pub use wasmgate_host::{
+        CallToken, Effect, GrpcCall, GrpcStatus, GrpcTarget, HeaderPairs, HttpCall, HttpCallResponse,
+        RedisOptions,
+    };
+}
+
 pub use compiler::Compiler;
 pub use definition::{FailStrategy, PluginDefinition};
 pub use fault::Fault;
 pub use filter::PluginFilter;
 pub use load::{LoadError, LoadStage};
-pub use log::{LogLevelCell, PluginLog};
 pub use manager::{ManagerOptions, PluginManager, PluginView};
+pub use port::StreamPort;
+pub use services::{LogLevelCell, PluginServices};
 pub use stats::PluginStats;
 pub use status::{FaultStatus, PluginState, PluginStatus, WorkerVmStatus};
 pub use version::PluginVersion;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wasmgate_artifact::{CompileError, FetchError, Fetcher};
-use wasmgate_host::{Engine, LoadError as ModuleError, Module, Services, StartError};
+use wasmgate_host::{Engine, LoadError as ModuleError, Module, Process, StartError};
 
 use crate::compiler::Compiler;
 use crate::definition::PluginDefinition;
@@ -100,7 +100,7 @@ pub(crate) struct Loader {
     pub(crate) engine: Engine,
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) compiler: Compiler,
-    pub(crate) services: Arc<dyn Services>,
+    pub(crate) process: Process,
     pub(crate) workers: usize,
 }
 
@@ -124,10 +124,11 @@ impl Loader {
         let compiled = self.compiler.compile(&self.engine, self.fetcher.store(), &artifact).await?;
         progress(LoadStage::Starting);
         let (engine, definition) = (self.engine.clone(), Arc::clone(definition));
-        let shared = (Arc::clone(stats), Arc::clone(&self.services));
+        let shared = (Arc::clone(stats), self.process.clone());
         let workers = self.workers;
         let start = move || {
-            let module = Arc::new(Module::from_compiled(&engine, compiled)?);
+            let allowed = definition.allowed_capabilities.clone();
+            let module = Arc::new(Module::restricted(&engine, compiled, allowed)?);
             let id = NEXT_VERSION.fetch_add(1, Ordering::Relaxed);
             Ok(PluginVersion::start(id, definition, artifact, module, engine, shared, workers)?)
         };

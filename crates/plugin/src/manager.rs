@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use wasmgate_artifact::{Digest, Fetcher, ModuleSource};
-use wasmgate_host::{Engine, Services};
+use wasmgate_host::{Engine, Process};
 
 use crate::compiler::Compiler;
 use crate::definition::{FailStrategy, PluginDefinition};
@@ -26,7 +26,7 @@ pub struct ManagerOptions {
     /// Where they are compiled.
     pub compiler: Compiler,
     /// What plug-ins see of the process.
-    pub services: Arc<dyn Services>,
+    pub process: Process,
     /// Number of workers: each gets a VM before a version is published.
     pub workers: usize,
 }
@@ -86,8 +86,8 @@ const FILE_POLL: Duration = Duration::from_millis(500);
 impl PluginManager {
     /// A manager without plug-ins. Must be called within a tokio runtime, which runs its work.
     pub fn new(options: ManagerOptions) -> Self {
-        let ManagerOptions { engine, fetcher, compiler, services, workers } = options;
-        let loader = Loader { engine, fetcher, compiler, services, workers };
+        let ManagerOptions { engine, fetcher, compiler, process, workers } = options;
+        let loader = Loader { engine, fetcher, compiler, process, workers };
         let inner = Inner { loader, entries: Mutex::default(), changed: watch::Sender::new(0) };
         Self { inner: Arc::new(inner) }
     }

@@ -35,8 +35,6 @@ pub(crate) fn find(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
         [b"upstream", field] => upstream(info, field),
         [b"xds", b"route_name"] | [b"route_name"] => named(&info.route_name),
         [b"xds", b"cluster_name"] | [b"cluster_name"] => named(&info.cluster_name),
-        // An ingress gateway's listeners are outbound listeners to Istio.
-        [b"xds", b"listener_direction"] | [b"listener_direction"] => Some(PropertyValue::Int(2)),
         _ => None,
     }
 }
@@ -135,7 +133,7 @@ fn joined(for_each: impl Fn(Each<'_>)) -> PropertyValue {
         }
         None => pairs.push((name.to_vec(), value.to_vec())),
     });
-    PropertyValue::Map(pairs)
+    PropertyValue::Map(pairs.into_iter().map(|(name, value)| (name, PropertyValue::Bytes(value))).collect())
 }
 
 fn trailers(map: &HeaderMap) -> PropertyValue {

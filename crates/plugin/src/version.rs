@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc};
 use wasmgate_artifact::Fetched;
-use wasmgate_host::{Engine, Failure, Module, Services, StartError, Vm};
+use wasmgate_host::{Engine, Failure, Module, Namespace, Process, StartError, Vm};
 
 use crate::definition::PluginDefinition;
 use crate::fault::Fault;
@@ -38,7 +38,9 @@ pub struct PluginVersion {
     pub stats: Arc<PluginStats>,
     pub(crate) module: Arc<Module<WasmStream>>,
     pub(crate) engine: Engine,
-    services: Arc<dyn Services>,
+    process: Process,
+    /// Keeps what the plug-in shares alive while its VMs come and go.
+    _shared: Arc<Namespace>,
     spares: Mutex<VecDeque<Vm<WasmStream>>>,
     /// Wakes the task that makes spares. However often it is asked, it is asked once.
     refill: Notify,
@@ -91,11 +93,12 @@ impl PluginVersion {
         artifact: Fetched,
         module: Arc<Module<WasmStream>>,
         engine: Engine,
-        shared: (Arc<PluginStats>, Arc<dyn Services>),
+        shared: (Arc<PluginStats>, Process),
         workers: usize,
     ) -> Result<Arc<Self>, StartError> {
         let (retired, inbox) = mpsc::unbounded_channel();
-        let (stats, services) = shared;
+        let (stats, process) = shared;
+        let namespace = process.shared.namespace(&definition.context.vm_id);
         let version = Arc::new(Self {
             id,
             definition,
@@ -103,7 +106,8 @@ impl PluginVersion {
             stats,
             module,
             engine,
-            services,
+            process,
+            _shared: namespace,
             spares: Mutex::default(),
             refill: Notify::new(),
             made: Notify::new(),
@@ -123,12 +127,7 @@ impl PluginVersion {
 
     fn build(&self) -> Result<Vm<WasmStream>, StartError> {
         let definition = &self.definition;
-        Vm::start(
-            &self.module,
-            Arc::clone(&definition.context),
-            Arc::clone(&self.services),
-            definition.limits,
-        )
+        Vm::start(&self.module, Arc::clone(&definition.context), &self.process, definition.limits)
     }
 
     /// A ready VM, if there is one; another is made in the background.
@@ -160,6 +159,20 @@ impl PluginVersion {
             self.spares.lock().push_back(vm);
         }
         Ok(())
+    }
+
+    /// A callback that began at this tick is over: one that took long is counted and told.
+    pub(crate) fn note_slow(&self, started: u64) {
+        let ticks = self.engine.ticks().wrapping_sub(started);
+        // A tick may have been almost over at the start: only whole ones count.
+        let ms = ticks.saturating_sub(1).saturating_mul(u64::try_from(Engine::TICK.as_millis()).unwrap_or(0));
+        if ms >= PluginStats::SLOW_MS {
+            let count = PluginStats::add(&self.stats.slow_callbacks);
+            // Every power of two: the first is said at once, a thousand are ten lines.
+            if (count + 1).is_power_of_two() {
+                tracing::warn!(target: "wasm", plugin = &*self.definition.name, "plugin {}: a callback took more than {ms} ms ({} so far); it held up this worker's other streams", self.definition.name, count + 1);
+            }
+        }
     }
 
     pub(crate) fn retire(&self, vm: Retired) {

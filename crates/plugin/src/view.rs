@@ -66,8 +66,8 @@ impl StreamContext for WasmStream {
             MapType::RequestHeaders => edit_block(&mut data.request, edit),
             MapType::ResponseHeaders if data.response_sent => EditOutcome::TooLate,
             MapType::ResponseHeaders => edit_if_there(data.response.as_mut(), edit),
-            MapType::RequestTrailers => edit_if_there(data.request_trailers.as_mut(), edit),
-            MapType::ResponseTrailers => edit_if_there(data.response_trailers.as_mut(), edit),
+            MapType::RequestTrailers => edit_if_there(data.trailers_mut(Direction::Request), edit),
+            MapType::ResponseTrailers => edit_if_there(data.trailers_mut(Direction::Response), edit),
             _ => EditOutcome::Unavailable,
         }
     }

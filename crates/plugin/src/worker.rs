@@ -1,16 +1,16 @@
 //! A plug-in on one worker.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wasmgate_host::{Callbacks, Failure, Vm};
+use wasmgate_host::{Callbacks, Failure};
 
+use crate::cell::{PluginWorker, VmCell};
+use crate::filter;
 use crate::stats::PluginStats;
 use crate::version::PluginVersion;
-use crate::view::WasmStream;
 
 /// How long a stream waits for a VM to be made. One takes milliseconds.
 const VM_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -20,26 +20,24 @@ const VM_WAIT_MAX: Duration = Duration::from_secs(1);
 pub struct WorkerPlugin {
     pub(crate) version: Arc<PluginVersion>,
     pub(crate) callbacks: Callbacks,
-    worker: usize,
+    worker: Rc<PluginWorker>,
     current: RefCell<Option<Rc<VmCell>>>,
-}
-
-/// A VM and who still uses it.
-#[derive(Debug)]
-pub(crate) struct VmCell {
-    pub(crate) vm: RefCell<Option<Vm<WasmStream>>>,
-    version: Arc<PluginVersion>,
-    worker: usize,
-    reported: Cell<bool>,
+    own: Weak<Self>,
 }
 
 impl WorkerPlugin {
     /// Takes a ready VM of a version for a worker.
-    pub fn new(version: Arc<PluginVersion>, worker: usize) -> Rc<Self> {
+    pub fn new(version: Arc<PluginVersion>, worker: Rc<PluginWorker>) -> Rc<Self> {
         let callbacks = version.module.callbacks();
-        let plugin = Self { version, callbacks, worker, current: RefCell::new(None) };
+        let plugin = Rc::new_cyclic(|own| Self {
+            version,
+            callbacks,
+            worker,
+            current: RefCell::new(None),
+            own: Weak::clone(own),
+        });
         plugin.replace();
-        Rc::new(plugin)
+        plugin
     }
 
     /// The version that this worker runs.
@@ -91,55 +89,34 @@ impl WorkerPlugin {
 
     fn replace(&self) {
         let next = self.version.take().map(|vm| {
-            let cell = VmCell {
-                vm: RefCell::new(Some(vm)),
-                version: Arc::clone(&self.version),
-                worker: self.worker,
-                reported: Cell::new(false),
-            };
-            if let Some(slot) = self.version.slots.get(self.worker) {
-                slot.vms.fetch_add(1, Ordering::Relaxed);
-            }
-            cell.note_memory();
-            Rc::new(cell)
+            VmCell::new(vm, Arc::clone(&self.version), Rc::clone(&self.worker), Weak::clone(&self.own))
         });
-        *self.current.borrow_mut() = next;
+        // The old one is dropped after the borrow: its end enters the guest.
+        let _old = std::mem::replace(&mut *self.current.borrow_mut(), next);
     }
 
-    /// A callback on this VM has failed: reports it once and gets the successor ready for the next stream.
+    fn is_current(&self, cell: &Rc<VmCell>) -> bool {
+        self.current.borrow().as_ref().is_some_and(|c| Rc::ptr_eq(c, cell))
+    }
+
+    /// A callback on this VM has failed: reports it once, deals with the streams that it holds, and gets the successor
+    /// ready for the next one.
     pub(crate) fn failed(&self, cell: &Rc<VmCell>, failure: &Failure) {
-        if cell.reported.replace(true) {
+        if !cell.report_once() {
             return;
         }
         self.version.report(failure);
-        let is_current = self.current.borrow().as_ref().is_some_and(|c| Rc::ptr_eq(c, cell));
-        if is_current {
+        cell.release_streams(|| filter::on_failure(&self.version, failure));
+        if self.is_current(cell) {
             PluginStats::add(&self.version.stats.respawns);
             self.replace();
         }
     }
-}
 
-impl VmCell {
-    fn takes_streams(&self) -> bool {
-        self.vm.borrow().as_ref().is_some_and(|vm| vm.failure().is_none() && !vm.is_exhausted())
-    }
-
-    /// Publishes the size of the linear memory.
-    pub(crate) fn note_memory(&self) {
-        if let (Some(slot), Some(vm)) = (self.version.slots.get(self.worker), self.vm.borrow().as_ref()) {
-            slot.memory_bytes.store(vm.memory_bytes(), Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for VmCell {
-    fn drop(&mut self) {
-        if let Some(vm) = self.vm.borrow_mut().take() {
-            self.version.retire(vm);
-        }
-        if let Some(slot) = self.version.slots.get(self.worker) {
-            slot.vms.fetch_sub(1, Ordering::Relaxed);
+    /// The guest asked to be replaced: new streams get a fresh VM, if there is one.
+    pub(crate) fn rebuild(&self, cell: &Rc<VmCell>) {
+        if self.is_current(cell) && self.version.spare_count() > 0 {
+            self.replace();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use smallvec::smallvec;
-use wasmgate_plugin::{FailStrategy, PluginFilter, WorkerPlugin};
+use wasmgate_plugin::{FailStrategy, PluginFilter, StreamPort, WorkerPlugin};
 use wasmgate_stream::{
     DataAction, Direction, Filter, HeadersAction, Interest, LocalReply, StreamData, Then, TrailersAction,
     Verdict,
@@ -45,9 +45,12 @@ impl WorkerStep {
         }
     }
 
-    pub(crate) fn filter(&self) -> ChainFilter {
+    /// The step for one stream, at its place in the chain.
+    pub(crate) fn filter(&self, port: &Rc<StreamPort>, index: usize) -> ChainFilter {
         match self {
-            Self::Plugin(plugin) => ChainFilter::Plugin(PluginFilter::new(Rc::clone(plugin))),
+            Self::Plugin(plugin) => {
+                ChainFilter::Plugin(PluginFilter::new(Rc::clone(plugin), Rc::clone(port), index))
+            }
             Self::Deny(name) => ChainFilter::Deny(Arc::clone(name)),
         }
     }

@@ -39,7 +39,7 @@ pub(crate) struct Downstream {
 
 /// Runs hyper's HTTP/2 tasks on this worker.
 #[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
+pub(crate) struct LocalExecutor;
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {

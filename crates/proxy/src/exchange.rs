@@ -18,6 +18,7 @@ use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use wasmgate_config::{Cluster, RequestKey, Route};
+use wasmgate_plugin::StreamPort;
 use wasmgate_stream::{Stream, StreamData, StreamInfo, StreamState};
 
 use crate::access_log::Entry;
@@ -39,6 +40,8 @@ pub(crate) struct Exchange {
     generation: Rc<WorkerGeneration>,
     listener: Option<usize>,
     stream: Stream<ChainFilter>,
+    /// Where the stream's data lies between two polls, if its chain has plug-ins.
+    port: Option<Rc<StreamPort>>,
     route: Option<Arc<Route>>,
     cluster: Option<Arc<Cluster>>,
     request_body: Option<Incoming>,
@@ -90,13 +93,14 @@ impl Exchange {
             bytes_sent: 0,
         };
         let data = Box::new(StreamData::new(accepted.head, info));
-        let filters = listener.map(|l| generation.filters(l)).unwrap_or_default();
+        let (filters, port) = listener.map(|l| generation.filters(l)).unwrap_or_default();
         let stream = Stream::new(data, filters, worker.settings.stream);
         let end = accepted.body.is_none();
         let mut exchange = Self {
             generation,
             listener,
             stream,
+            port,
             route: None,
             cluster: None,
             request_body: accepted.body,
@@ -142,7 +146,30 @@ impl Exchange {
 
     /// Drives the exchange until the response head is there.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ResponseParts>> {
+        self.unpark();
         self.drive(cx);
+        let polled = self.try_head();
+        if polled.is_pending() {
+            self.park(cx);
+        }
+        polled
+    }
+
+    /// Others may reach the stream while it waits.
+    fn park(&mut self, cx: &Context<'_>) {
+        if let Some(port) = &self.port {
+            port.park(&mut self.stream, cx.waker());
+        }
+    }
+
+    /// Takes the stream's data back, and what others have asked of it.
+    fn unpark(&mut self) {
+        if let Some(port) = &self.port {
+            port.unpark(&mut self.stream);
+        }
+    }
+
+    fn try_head(&mut self) -> Poll<io::Result<ResponseParts>> {
         if self.stream.state() == StreamState::Reset {
             return Poll::Ready(Err(self.reset_error()));
         }
@@ -188,7 +215,16 @@ impl Exchange {
         if self.finished {
             return Poll::Ready(None);
         }
+        self.unpark();
         self.drive(cx);
+        let polled = self.try_frame();
+        if !self.finished {
+            self.park(cx);
+        }
+        polled
+    }
+
+    fn try_frame(&mut self) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.stream.state() == StreamState::Reset {
             let error = self.reset_error();
             return Poll::Ready(Some(Err(error)));
@@ -388,6 +424,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.finished {
+            self.unpark();
             let info = &mut self.stream.data_mut().info;
             info.response_flags = "DC";
             info.response_code_details = "downstream_remote_disconnect".into();

@@ -73,7 +73,8 @@ impl Gateway {
                     Err(e) => return drop(ready.send(Err(e))),
                 };
                 let _ = ready.send(Ok(()));
-                runtime.block_on(Worker::new(index, settings, stats).run(commands));
+                // Within the runtime: a worker has tasks from its beginning.
+                runtime.block_on(async move { Worker::new(index, settings, stats).run(commands).await });
             };
             let thread =
                 std::thread::Builder::new().name(format!("worker-{index}")).spawn(run).map_err(error)?;

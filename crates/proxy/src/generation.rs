@@ -1,10 +1,10 @@
 //! One configuration as the data path runs it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use wasmgate_config::RouteTable;
+use wasmgate_config::{Cluster, RouteTable};
 use wasmgate_plugin::{FailStrategy, PluginVersion};
 
 /// An immutable configuration. Workers swap it in one step; a stream keeps the one that it started with.
@@ -14,6 +14,8 @@ pub struct Generation {
     pub id: u64,
     /// Listeners.
     pub listeners: Vec<GenerationListener>,
+    /// All clusters by name: those that routes lead to, and those that only plug-ins call.
+    pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
 }
 
 impl Generation {

@@ -8,6 +8,7 @@
 
 mod access_log;
 mod body;
+mod callout;
 mod chain;
 mod clock;
 mod connection;

@@ -22,6 +22,8 @@ pub struct Settings {
     pub request_headers_max: usize,
     /// Size of a response head, bytes. Over it: 502.
     pub response_head_bytes_max: usize,
+    /// Size of the answer to a plug-in's call-out, bytes. Over it the plug-in gets none.
+    pub call_response_bytes_max: usize,
     /// Until a request head is complete. Over it: the connection is closed.
     pub request_head_time_max: Duration,
     /// Until a connection to an endpoint stands. Over it: 503.
@@ -50,6 +52,7 @@ impl Default for Settings {
             request_head_bytes_max: 60 << 10,
             request_headers_max: 100,
             response_head_bytes_max: 60 << 10,
+            call_response_bytes_max: 32 << 20,
             request_head_time_max: Duration::from_secs(60),
             connect_time_max: Duration::from_secs(10),
             stream_idle_max: Duration::from_secs(300),

@@ -1,7 +1,7 @@
 //! A worker: one thread, one runtime, everything that its streams need.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use wasmgate_config::{Cluster, RouteTable};
-use wasmgate_plugin::WorkerPlugin;
+use wasmgate_plugin::{PluginWorker, StreamPort, WorkerPlugin};
 
 use crate::access_log::{self, Entry};
+use crate::callout::Callouts;
 use crate::chain::{ChainFilter, WorkerStep};
 use crate::clock::DateCache;
 use crate::connection;
@@ -111,6 +112,8 @@ pub(crate) struct WorkerGeneration {
     listeners: Vec<WorkerListener>,
     /// By the address of the cluster, which the route holds: no hash of a name per request.
     clusters: RefCell<HashMap<usize, Rc<WorkerCluster>>>,
+    /// All clusters of the configuration.
+    by_name: BTreeMap<Arc<str>, Arc<Cluster>>,
     gateway_stats: Option<Arc<GatewayStats>>,
     worker: usize,
 }
@@ -146,11 +149,19 @@ impl WorkerGeneration {
         self.listeners.get(listener).map(|l| &*l.routes)
     }
 
-    pub(crate) fn filters(&self, listener: usize) -> SmallVec<[ChainFilter; 2]> {
-        self.listeners
-            .get(listener)
-            .map(|l| l.chain.iter().map(WorkerStep::filter).collect())
-            .unwrap_or_default()
+    /// The chain for a new stream, and the port through which its plug-ins are reached from outside.
+    pub(crate) fn filters(&self, listener: usize) -> (SmallVec<[ChainFilter; 2]>, Option<Rc<StreamPort>>) {
+        let Some(listener) = self.listeners.get(listener).filter(|l| !l.chain.is_empty()) else {
+            return (SmallVec::new(), None);
+        };
+        let port = Rc::new(StreamPort::default());
+        let filters = listener.chain.iter().enumerate().map(|(i, step)| step.filter(&port, i)).collect();
+        (filters, Some(port))
+    }
+
+    /// A cluster that call-outs can name.
+    pub(crate) fn cluster_named(&self, name: &str) -> Option<Arc<Cluster>> {
+        self.by_name.get(name).cloned()
     }
 
     /// Waits for VMs that are being replaced: what a plug-in did to one stream shall not cost the next one.
@@ -221,6 +232,7 @@ impl WorkerGeneration {
 /// The worker's own task: carries commands out one after the other.
 pub(crate) struct Worker {
     context: Rc<WorkerContext>,
+    plugin_worker: Rc<PluginWorker>,
     /// VMs by version, so that versions that stay keep theirs.
     plugins: HashMap<u64, Rc<WorkerPlugin>>,
     accepting: HashMap<SocketAddr, AbortHandle>,
@@ -246,8 +258,11 @@ impl Worker {
             log_pending: Cell::new(false),
             settings,
         };
+        let context = Rc::new(context);
+        let runner = Rc::new(Callouts::new(Rc::downgrade(&context)));
         Self {
-            context: Rc::new(context),
+            plugin_worker: PluginWorker::new(index, runner),
+            context,
             plugins: HashMap::new(),
             accepting: HashMap::new(),
             drain: watch::Sender::new(false),
@@ -287,10 +302,11 @@ impl Worker {
     fn publish(&mut self, generation: &Generation) {
         let index = self.context.index;
         let mut used = HashMap::new();
-        let plugins = &mut self.plugins;
+        let (plugins, worker) = (&mut self.plugins, &self.plugin_worker);
         let mut worker_plugin = |version: &Arc<wasmgate_plugin::PluginVersion>| {
-            let plugin =
-                plugins.entry(version.id).or_insert_with(|| WorkerPlugin::new(Arc::clone(version), index));
+            let plugin = plugins
+                .entry(version.id)
+                .or_insert_with(|| WorkerPlugin::new(Arc::clone(version), Rc::clone(worker)));
             used.insert(version.id, Rc::clone(plugin));
             Rc::clone(plugin)
         };
@@ -307,6 +323,7 @@ impl Worker {
         let next = WorkerGeneration {
             listeners,
             clusters: RefCell::default(),
+            by_name: generation.clusters.clone(),
             gateway_stats: Some(Arc::clone(&self.context.gateway_stats)),
             worker: index,
         };

@@ -214,8 +214,12 @@ pub fn http2(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Resul
         let pairs = response.headers().iter();
         let headers =
             pairs.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
-        let body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes().to_vec();
-        Ok(Http2Answer { status, headers, body })
+        let whole = response.into_body().collect().await.map_err(|e| e.to_string())?;
+        let trailers = whole.trailers().into_iter().flatten();
+        let trailers = trailers
+            .map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
+            .collect();
+        Ok(Http2Answer { status, headers, body: whole.to_bytes().to_vec(), trailers })
     })
 }
 
@@ -228,4 +232,6 @@ pub struct Http2Answer {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// Trailers in order.
+    pub trailers: Vec<(String, String)>,
 }

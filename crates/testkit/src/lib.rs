@@ -7,6 +7,7 @@
 pub mod client;
 pub mod docker_registry;
 pub mod gateway;
+pub mod grpc;
 pub mod load;
 pub mod manifests;
 pub mod peers;

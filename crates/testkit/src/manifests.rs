@@ -52,6 +52,34 @@ spec:
     )
 }
 
+/// A service `auth` in the namespace `default` with one endpoint, to which no route leads: the cluster
+/// `outbound|80||auth.default.svc.cluster.local`. Without an endpoint it has none that could answer.
+#[must_use]
+pub fn auth_service(endpoint: Option<SocketAddr>) -> String {
+    let slice = endpoint.map_or_else(String::new, |endpoint| {
+        format!(
+            "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: auth-1, namespace: default, labels: {{kubernetes.io/service-name: auth}}}}
+addressType: IPv4
+ports: [{{name: http, port: {}}}]
+endpoints: [{{addresses: [{}], conditions: {{ready: true}}}}]
+",
+            endpoint.port(),
+            endpoint.ip()
+        )
+    });
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: auth, namespace: default}}
+spec:
+  ports: [{{name: http, port: 80, targetPort: 8080}}]
+{slice}"
+    )
+}
+
 /// A WasmPlugin of the namespace istio-system; `spec` holds further fields, two spaces deep, one per line.
 #[must_use]
 pub fn plugin(name: &str, url: &str, spec: &str) -> String {

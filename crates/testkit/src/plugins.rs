@@ -95,3 +95,10 @@ pub fn edge() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| rust("crates/testkit/plugins/edge", "edge"))
 }
+
+/// The plug-in that reaches beyond its stream: call-outs, timers, queues, metrics.
+#[must_use]
+pub fn caller() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| rust("crates/testkit/plugins/caller", "caller"))
+}

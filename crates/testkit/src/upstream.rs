@@ -19,6 +19,8 @@ pub enum Behaviour {
     AnswerOnce(Vec<u8>),
     /// Closes without an answer.
     Close,
+    /// Sends what the function makes of the request; with `None` it never answers.
+    Script(fn(&str) -> Option<String>),
 }
 
 /// A scripted endpoint. Ends when it is dropped.
@@ -70,8 +72,7 @@ impl Upstream {
     /// The requests so far, head and body as they came.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
-        let requests = self.requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        requests.iter().map(|r| String::from_utf8_lossy(r).into_owned()).collect()
+        lock(&self.requests).iter().map(|r| String::from_utf8_lossy(r).into_owned()).collect()
     }
 }
 
@@ -83,12 +84,17 @@ impl Drop for Upstream {
     }
 }
 
+fn lock(seen: &Mutex<Vec<Vec<u8>>>) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+    seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn serve(mut stream: TcpStream, behaviour: &Behaviour, seen: &Mutex<Vec<Vec<u8>>>) {
     let mut buffer = Vec::new();
     let mut answered = false;
     loop {
         let Some(request) = read_request(&mut stream, &mut buffer) else { return };
-        seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(request);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        lock(seen).push(request);
         let sent = match behaviour {
             Behaviour::Answer(bytes) => stream.write_all(bytes),
             Behaviour::AnswerAndClose(bytes) => {
@@ -106,6 +112,10 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, seen: &Mutex<Vec<Vec<u8>>
                 stream.write_all(bytes)
             }
             Behaviour::Close => return,
+            Behaviour::Script(answer) => match answer(&text) {
+                Some(text) => stream.write_all(text.as_bytes()),
+                None => Ok(()),
+            },
         };
         if sent.is_err() {
             return;

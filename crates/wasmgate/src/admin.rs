@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde_json::json;
 use wasmgate_config::{Diagnostic, Kind, ResourceId};
+use wasmgate_host::MetricRegistry;
 use wasmgate_plugin::{PluginManager, PluginState};
 use wasmgate_proxy::{AccessLogSink, Gateway};
 
@@ -28,6 +29,8 @@ pub(crate) struct AdminState {
     pub(crate) shared: Arc<Shared>,
     pub(crate) levels: LogLevels,
     pub(crate) manager: PluginManager,
+    /// What plug-ins count themselves.
+    pub(crate) plugin_metrics: MetricRegistry,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) access_log: Option<AccessLogSink>,
     /// The command line as it was understood.
@@ -319,7 +322,7 @@ async fn stats(State(state): State<AdminState>, RawQuery(query): RawQuery) -> Re
     let lines = metrics::flat(&state)
         .into_iter()
         .filter(|(name, value)| {
-            filter.as_ref().is_none_or(|f| f.is_match(name)) && !(used_only && *value == 0)
+            filter.as_ref().is_none_or(|f| f.is_match(name)) && !(used_only && value == "0")
         })
         .map(|(name, value)| format!("{name}: {value}\n"));
     text(StatusCode::OK, lines.collect::<String>())

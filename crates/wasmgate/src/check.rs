@@ -33,6 +33,7 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<ExitCode, Comman
     }
     if !arguments.offline && !snapshot.plugins.is_empty() {
         let parts = PluginParts::new(config, &LogLevels::new(Level::Off), 1)?;
+        parts.services.set_clusters(convert::callable(&snapshot));
         let env = host_env(config);
         for spec in &snapshot.plugins {
             let definition = Arc::new(convert::definition(spec, &env));

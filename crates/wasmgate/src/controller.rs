@@ -9,7 +9,7 @@ use wasmgate_config::{
     Diagnostic, FolderError, FolderSource, Gap, GatewayIdentity, Kind, ManifestFile, ResourceId, Severity,
     Snapshot, Store, compile,
 };
-use wasmgate_plugin::{PluginDefinition, PluginManager, PluginView};
+use wasmgate_plugin::{PluginDefinition, PluginManager, PluginServices, PluginView};
 use wasmgate_proxy::{ChainStep, Gateway, Generation, GenerationListener};
 
 use crate::convert;
@@ -25,6 +25,7 @@ pub(crate) struct Controller {
     pub(crate) identity: GatewayIdentity,
     pub(crate) host_env: Vec<(String, String)>,
     pub(crate) manager: PluginManager,
+    pub(crate) services: PluginServices,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) modules: Arc<ModuleStore>,
@@ -155,6 +156,8 @@ impl Controller {
             current.diagnostics = diagnostics;
             current.invalid = invalid;
         });
+        // Before the plug-ins: they may call a cluster while they start.
+        self.services.set_clusters(convert::callable(&snapshot));
         self.manager.apply(&definitions);
         self.files = Some(files);
         Ok(())
@@ -244,6 +247,7 @@ impl Controller {
             routes: Arc::clone(&l.routes),
             chain: l.plugins.iter().filter_map(step).collect(),
         };
-        Generation { id, listeners: snapshot.listeners.iter().map(listener).collect() }
+        let listeners = snapshot.listeners.iter().map(listener).collect();
+        Generation { id, listeners, clusters: snapshot.clusters.clone() }
     }
 }

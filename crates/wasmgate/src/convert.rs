@@ -1,9 +1,10 @@
 //! From what a manifest says to what the plug-in life cycle wants.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmgate_artifact::{Digest, ModuleSource, PullMode, Reference};
-use wasmgate_config::{Credential, EnvValue, FailStrategy, ModuleUrl, PluginSpec, PullPolicy};
+use wasmgate_config::{Credential, EnvValue, FailStrategy, ModuleUrl, PluginSpec, PullPolicy, Snapshot};
 use wasmgate_host::{Limits, PluginContext};
 use wasmgate_plugin::PluginDefinition;
 
@@ -14,9 +15,9 @@ const RESERVED_ENV_PREFIX: &str = "ISTIO_META_";
 pub(crate) fn definition(spec: &PluginSpec, host_env: &[(String, String)]) -> PluginDefinition {
     let defaults = Limits::default();
     let limits = Limits {
-        callback_time_max: spec.limits.callback_time_max.unwrap_or(defaults.callback_time_max),
-        start_time_max: spec.limits.start_time_max.unwrap_or(defaults.start_time_max),
-        memory_bytes_max: spec.limits.memory_bytes_max.unwrap_or(defaults.memory_bytes_max),
+        callback_time_max: spec.options.callback_time_max.unwrap_or(defaults.callback_time_max),
+        start_time_max: spec.options.start_time_max.unwrap_or(defaults.start_time_max),
+        memory_bytes_max: spec.options.memory_bytes_max.unwrap_or(defaults.memory_bytes_max),
         ..defaults
     };
     let (docker_config, secret_error) = match &spec.credential {
@@ -31,6 +32,7 @@ pub(crate) fn definition(spec: &PluginSpec, host_env: &[(String, String)]) -> Pl
         configuration: spec.configuration.as_bytes().to_vec().into(),
         vm_configuration: bytes::Bytes::new(),
         environment: environment(spec, host_env),
+        allow_on_headers_stop_iteration: spec.options.allow_on_headers_stop_iteration,
     };
     PluginDefinition {
         name: Arc::clone(&spec.name),
@@ -43,6 +45,7 @@ pub(crate) fn definition(spec: &PluginSpec, host_env: &[(String, String)]) -> Pl
         sha256: spec.sha256.as_deref().and_then(Digest::parse),
         context: Arc::new(context),
         limits,
+        allowed_capabilities: spec.options.allowed_capabilities.clone(),
         fail_strategy: match spec.fail_strategy {
             FailStrategy::Open => wasmgate_plugin::FailStrategy::Open,
             // Every strategy gets a fresh VM: reload differs from close only in Envoy.
@@ -84,4 +87,13 @@ fn environment(spec: &PluginSpec, host_env: &[(String, String)]) -> Vec<(String,
         }
     }
     out
+}
+
+/// The clusters that plug-ins can call: whether each has an endpoint.
+pub(crate) fn callable(snapshot: &Snapshot) -> BTreeMap<Arc<str>, bool> {
+    snapshot
+        .clusters
+        .iter()
+        .map(|(name, cluster)| (Arc::clone(name), !cluster.endpoints.is_empty()))
+        .collect()
 }

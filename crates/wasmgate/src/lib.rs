@@ -12,6 +12,7 @@ mod demo;
 mod error;
 mod logging;
 mod metrics;
+mod own_metrics;
 mod run;
 mod shared;
 

@@ -11,6 +11,7 @@ use wasmgate_plugin::PluginState;
 use wasmgate_proxy::{ClusterCounters, WorkerStats};
 
 use crate::admin::AdminState;
+use crate::own_metrics;
 
 /// One number with its name and labels.
 struct Sample {
@@ -313,9 +314,11 @@ fn plugin_samples(state: &AdminState, out: &mut Vec<Sample>) {
     out.push(gauge("wasmgate_vms", "VMs of all plug-ins", vec![], all_vms, "wasm.wasm_vm_count"));
 }
 
-/// Name and value of everything, sorted.
-pub(crate) fn flat(state: &AdminState) -> Vec<(String, u64)> {
-    let mut out: Vec<(String, u64)> = samples(state).into_iter().map(|s| (s.flat, s.value)).collect();
+/// Name and value of everything, sorted. What plug-ins define has Envoy's prefix.
+pub(crate) fn flat(state: &AdminState) -> Vec<(String, String)> {
+    let mut out: Vec<(String, String)> =
+        samples(state).into_iter().map(|s| (s.flat, s.value.to_string())).collect();
+    out.extend(own_metrics::flat(&state.plugin_metrics));
     out.sort();
     out
 }
@@ -383,6 +386,7 @@ pub(crate) fn prometheus(state: &AdminState) -> Result<String, std::fmt::Error> 
     }
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Collector(groups)));
+    registry.register_collector(Box::new(own_metrics::collector(&state.plugin_metrics)));
     let mut out = String::new();
     encode(&mut out, &registry)?;
     Ok(out)

@@ -11,8 +11,8 @@ use wasmgate_artifact::{
     ChildCompiler, CompileCache, CompileLimits, Fetcher, FetcherOptions, Store as ModuleStore,
 };
 use wasmgate_config::{FolderSource, GatewayIdentity, Store};
-use wasmgate_host::{Engine, EpochTicker};
-use wasmgate_plugin::{Compiler, ManagerOptions, PluginLog, PluginManager};
+use wasmgate_host::{Engine, EpochTicker, MetricRegistry, Process, SharedState};
+use wasmgate_plugin::{Compiler, ManagerOptions, PluginManager, PluginServices};
 use wasmgate_proxy::{AccessLogSink, Gateway, Settings};
 
 use crate::admin::{self, AdminState};
@@ -26,6 +26,8 @@ use crate::shared::{ServerState, Shared};
 pub(crate) struct PluginParts {
     pub(crate) manager: PluginManager,
     pub(crate) modules: Arc<ModuleStore>,
+    pub(crate) services: PluginServices,
+    pub(crate) metrics: MetricRegistry,
     /// Keeps time for plug-ins while it lives.
     _ticker: EpochTicker,
 }
@@ -53,15 +55,24 @@ impl PluginParts {
             compiler: ChildCompiler::new(program, CompileLimits::default()),
             cache: Box::new(CompileCache::open(&cache.join("compiled"))?),
         };
-        let services = Arc::new(PluginLog::new(levels.wasm_cell()));
+        let node_id = format!("router~~{}~{}.svc.cluster.local", config.namespace, config.namespace);
+        let node =
+            [("id", node_id.as_str()), ("cluster", &config.namespace), ("user_agent_name", "wasmgate")];
+        let services = PluginServices::new(levels.wasm_cell(), &node);
+        let metrics = MetricRegistry::default();
+        let process = Process {
+            services: Arc::new(services.clone()),
+            shared: SharedState::default(),
+            metrics: metrics.clone(),
+        };
         let manager = PluginManager::new(ManagerOptions {
             engine,
             fetcher: Arc::new(fetcher),
             compiler,
-            services,
+            process,
             workers,
         });
-        Ok(Self { manager, modules, _ticker: ticker })
+        Ok(Self { manager, modules, services, metrics, _ticker: ticker })
     }
 }
 
@@ -130,6 +141,7 @@ async fn serve(
         shared: Arc::clone(&shared),
         levels,
         manager: parts.manager.clone(),
+        plugin_metrics: parts.metrics.clone(),
         gateway: Arc::clone(&gateway),
         access_log: access_log.clone(),
         options: options(config, process, workers),
@@ -143,6 +155,7 @@ async fn serve(
         identity: identity(config),
         host_env: host_env(config),
         manager: parts.manager.clone(),
+        services: parts.services.clone(),
         gateway: Arc::clone(&gateway),
         shared: Arc::clone(&shared),
         modules: Arc::clone(&parts.modules),

@@ -18,12 +18,12 @@ fn content<S: StreamContext>(state: &VmState<S>, buffer: BufferType) -> Option<B
         | BufferType::DownstreamData
         | BufferType::UpstreamData => {
             // Never NotFound: guests treat a missing body as an empty one.
-            Some(state.stream.as_ref().and_then(|s| s.body(buffer)).unwrap_or_default())
+            Some(state.target().and_then(|s| s.body(buffer)).unwrap_or_default())
         }
-        BufferType::HttpCallResponseBody => None,
-        BufferType::GrpcReceiveBuffer | BufferType::CallData | BufferType::RedisCallResponse => {
-            Some(Bytes::new())
-        }
+        BufferType::HttpCallResponseBody
+        | BufferType::GrpcReceiveBuffer
+        | BufferType::CallData
+        | BufferType::RedisCallResponse => state.view.buffer(buffer).cloned(),
     }
 }
 
@@ -70,11 +70,17 @@ pub(crate) fn set_bytes<S: StreamContext>(
     let (memory, state) = split(&mut caller);
     let Some(data) = read(memory, ptr, len) else { return status(Status::InvalidMemoryAccess) };
     let buffer = match BufferType::from_guest(buffer) {
-        Some(buffer @ (BufferType::RequestBody | BufferType::ResponseBody)) => buffer,
+        Some(
+            buffer @ (BufferType::RequestBody
+            | BufferType::ResponseBody
+            | BufferType::DownstreamData
+            | BufferType::UpstreamData),
+        ) => buffer,
         Some(_) | None => return status(Status::BadArgument),
     };
-    let Some(stream) = state.stream.as_mut() else { return status(Status::BadArgument) };
-    let Some(current) = stream.body(buffer) else { return status(Status::BadArgument) };
+    let Some(current) = state.target().and_then(|s| s.body(buffer)) else {
+        return status(Status::BadArgument);
+    };
     if current.len().saturating_add(data.len()) > state.limits.body_bytes_max {
         let text =
             format!("set_buffer_bytes refused: a body of more than {} bytes", state.limits.body_bytes_max);
@@ -82,7 +88,8 @@ pub(crate) fn set_bytes<S: StreamContext>(
         return status(Status::BadArgument);
     }
     let changed = splice(&current, start as usize, size as usize, data);
-    status(if stream.set_body(buffer, changed) { Status::Ok } else { Status::BadArgument })
+    let set = state.target_mut().is_some_and(|s| s.set_body(buffer, changed));
+    status(if set { Status::Ok } else { Status::BadArgument })
 }
 
 fn splice(current: &[u8], start: usize, size: usize, data: &[u8]) -> Bytes {

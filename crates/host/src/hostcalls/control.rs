@@ -2,20 +2,20 @@
 
 use bytes::Bytes;
 
-use super::{Answer, is_header_name, is_header_value, status};
+use super::{Answer, outgoing_pairs, status};
 use crate::abi::{LogLevel, Status, StreamType};
 use crate::actions::{Direction, LocalReply, StreamAction};
+use crate::effects::{Effect, HeaderPairs};
 use crate::memory::{Call, read, split};
-use crate::pairs::decode_pairs;
-use crate::state::VmState;
+use crate::state::{Phase, VmState};
 use crate::stream::StreamContext;
 
 pub(crate) fn continue_stream<S: StreamContext>(caller: Call<'_, S>, stream_type: u32) -> Answer {
     match StreamType::from_guest(stream_type) {
         Some(StreamType::HttpRequest) => queue(caller, StreamAction::Continue(Direction::Request)),
         Some(StreamType::HttpResponse) => queue(caller, StreamAction::Continue(Direction::Response)),
-        // TCP directions: nothing to continue on an HTTP stream.
-        Some(StreamType::Downstream | StreamType::Upstream) => status(Status::Ok),
+        Some(StreamType::Downstream) => queue(caller, StreamAction::ContinueConnection(Direction::Request)),
+        Some(StreamType::Upstream) => queue(caller, StreamAction::ContinueConnection(Direction::Response)),
         None => status(Status::BadArgument),
     }
 }
@@ -31,33 +31,77 @@ pub(crate) fn continue_response<S: StreamContext>(caller: Call<'_, S>) -> Answer
 pub(crate) fn close_stream<S: StreamContext>(caller: Call<'_, S>, stream_type: u32) -> Answer {
     match StreamType::from_guest(stream_type) {
         Some(StreamType::HttpRequest | StreamType::HttpResponse) => queue(caller, StreamAction::Close),
-        Some(StreamType::Downstream | StreamType::Upstream) => status(Status::Ok),
+        Some(StreamType::Downstream) => queue(caller, StreamAction::CloseConnection(Direction::Request)),
+        Some(StreamType::Upstream) => queue(caller, StreamAction::CloseConnection(Direction::Response)),
         None => status(Status::BadArgument),
     }
 }
 
 pub(crate) fn clear_route_cache<S: StreamContext>(mut caller: Call<'_, S>) -> Answer {
-    if let Some(stream) = caller.data_mut().stream.as_mut() {
+    if let Some(stream) = caller.data_mut().target_mut() {
         stream.clear_route_cache();
     }
     status(Status::Ok)
 }
 
-/// Every context is its own effective context; naming another is refused until call-outs exist.
-pub(crate) fn set_effective_context<S: StreamContext>(_: Call<'_, S>, context: u32) -> Answer {
-    status(if context == 0 { Status::Ok } else { Status::BadArgument })
+/// Makes the hostcalls that follow act on another context of this VM (spec: proxy-wasm-host §4.1).
+pub(crate) fn set_effective_context<S: StreamContext>(mut caller: Call<'_, S>, context: u32) -> Answer {
+    let known = caller.data_mut().set_effective(context);
+    status(if known { Status::Ok } else { Status::BadArgument })
 }
 
-/// No root context waits for this call: the host never keeps a root whose `proxy_on_done` said false.
-pub(crate) fn done<S: StreamContext>(_: Call<'_, S>) -> Answer {
-    status(Status::NotFound)
+/// The root context that asked for time in `proxy_on_done` needs no more.
+pub(crate) fn done<S: StreamContext>(mut caller: Call<'_, S>) -> Answer {
+    let state = caller.data_mut();
+    if state.phase != Phase::Stopping {
+        return status(Status::NotFound);
+    }
+    state.phase = Phase::Stopped;
+    state.effects.push(Effect::Done);
+    status(Status::Ok)
+}
+
+/// Higress: another piece of response body for the client.
+pub(crate) fn inject_encoded_data<S: StreamContext>(
+    mut caller: Call<'_, S>,
+    body: u32,
+    body_len: u32,
+    end: u32,
+) -> Answer {
+    let (memory, state) = split(&mut caller);
+    let Some(body) = read(memory, body, body_len) else { return status(Status::InvalidMemoryAccess) };
+    inject(state, body, end != 0);
+    status(Status::Ok)
+}
+
+/// Queues a piece of response body.
+pub(crate) fn inject<S>(state: &mut VmState<S>, body: &[u8], end: bool) {
+    if body.len() > state.limits.body_bytes_max {
+        state.log(LogLevel::Warn, b"injected data refused: larger than a body may be");
+        return;
+    }
+    state.push(StreamAction::Inject(Bytes::copy_from_slice(body), end));
+}
+
+/// Higress: the endpoint that the request goes to.
+pub(crate) fn set_upstream_override_host<S: StreamContext>(
+    mut caller: Call<'_, S>,
+    address: u32,
+    address_len: u32,
+) -> Answer {
+    let (memory, state) = split(&mut caller);
+    let Some(address) = read(memory, address, address_len) else {
+        return status(Status::InvalidMemoryAccess);
+    };
+    if !state.target_mut().is_some_and(|s| s.set_upstream_override(address)) {
+        state
+            .log(LogLevel::Warn, b"upstream override refused: no such address, or the request is on its way");
+    }
+    status(Status::Ok)
 }
 
 fn queue<S: StreamContext>(mut caller: Call<'_, S>, action: StreamAction) -> Answer {
-    let state = caller.data_mut();
-    if state.stream.is_some() && !state.push(action) {
-        state.log(LogLevel::Warn, b"too many stream actions in one callback, this one is left out");
-    }
+    caller.data_mut().push(action);
     status(Status::Ok)
 }
 
@@ -82,7 +126,7 @@ pub(crate) fn send_local_response<S: StreamContext>(
     let (Some(details), Some(body), Some(headers)) = parts else {
         return status(Status::InvalidMemoryAccess);
     };
-    if state.stream.is_none() {
+    if state.target().is_none() {
         return status(Status::Ok);
     }
     let headers = match reply_headers(state, headers) {
@@ -106,39 +150,25 @@ pub(crate) fn send_local_response<S: StreamContext>(
         grpc_status: (grpc_status <= 16).then_some(grpc_status),
     };
     // The first one wins; the running callback's own return value no longer counts.
-    if !state.entry.reply_pending && state.push(StreamAction::LocalReply(Box::new(reply))) {
-        state.entry.reply_pending = true;
+    let replied = state.target_entry().is_some_and(|entry| entry.reply_pending);
+    if !replied
+        && state.push(StreamAction::LocalReply(Box::new(reply)))
+        && let Some(entry) = state.target_entry()
+    {
+        entry.reply_pending = true;
     }
     status(Status::Ok)
 }
 
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// The headers of a reply without those that the proxy sets itself or that would corrupt it.
-fn reply_headers<S: StreamContext>(state: &mut VmState<S>, encoded: &[u8]) -> Result<Pairs, Status> {
-    let pairs = decode_pairs(encoded, state.limits.pairs).map_err(|e| {
-        state.log(LogLevel::Warn, format!("send_local_response refused: {e}").as_bytes());
-        Status::BadArgument
-    })?;
-    let mut kept = Vec::with_capacity(pairs.len());
-    for (name, value) in pairs {
-        let name = name.to_ascii_lowercase();
+/// The headers of a reply without those that the proxy sets itself.
+fn reply_headers<S>(state: &mut VmState<S>, encoded: &[u8]) -> Result<HeaderPairs, Status> {
+    let mut pairs = outgoing_pairs(state, "send_local_response", encoded)?;
+    pairs.retain(|(name, _)| {
         let framing = matches!(
             name.as_slice(),
             b"connection" | b"transfer-encoding" | b"content-length" | b"keep-alive"
         );
-        if name.starts_with(b":") || framing {
-            continue;
-        }
-        if is_header_name(&name) && is_header_value(value) {
-            kept.push((name, value.to_vec()));
-        } else {
-            let text = format!(
-                "local response header left out, it would corrupt the message: {}",
-                name.escape_ascii()
-            );
-            state.log(LogLevel::Warn, text.as_bytes());
-        }
-    }
-    Ok(kept)
+        !name.starts_with(b":") && !framing
+    });
+    Ok(pairs)
 }

@@ -2,7 +2,9 @@
 
 use super::{Answer, status};
 use crate::abi::{LogLevel, Status};
+use crate::effects::Effect;
 use crate::memory::{Call, give, give_scratch, read, split, write_u32, write_u64};
+use crate::pairs::encode_pairs;
 use crate::property::{PropertyValue, split_path};
 use crate::state::VmState;
 use crate::stream::StreamContext;
@@ -27,7 +29,8 @@ pub(crate) fn get_time<S: StreamContext>(mut caller: Call<'_, S>, time_out: u32)
     status(if write_u64(memory, time_out, now) { Status::Ok } else { Status::InvalidMemoryAccess })
 }
 
-/// ABI 0.1.0 only: the plug-in configuration.
+/// ABI 0.1.0: the plug-in configuration. Envoy answers the VM configuration outside of `proxy_on_configure`, which no
+/// plug-in can want.
 pub(crate) fn get_configuration<S: StreamContext>(
     mut caller: Call<'_, S>,
     ptr_out: u32,
@@ -37,18 +40,19 @@ pub(crate) fn get_configuration<S: StreamContext>(
     status(give(&mut caller, &configuration, ptr_out, len_out)?)
 }
 
-/// The state of the last call-out; there was none.
+/// How the call-out ended that the current callback is about.
 pub(crate) fn get_status<S: StreamContext>(
     mut caller: Call<'_, S>,
     code_out: u32,
     ptr_out: u32,
     len_out: u32,
 ) -> Answer {
-    let (memory, _) = split(&mut caller);
-    if !write_u32(memory, code_out, 0) {
+    let (memory, state) = split(&mut caller);
+    if !write_u32(memory, code_out, state.view.status) {
         return status(Status::InvalidMemoryAccess);
     }
-    status(give(&mut caller, &[], ptr_out, len_out)?)
+    let message = state.view.status_message.clone();
+    status(give(&mut caller, &message, ptr_out, len_out)?)
 }
 
 /// Attribute roots that exist only as objects: reading one as a whole cannot be encoded.
@@ -80,11 +84,18 @@ pub(crate) fn get_property<S: StreamContext>(
     drop(segments);
     let Some(value) = found else { return status(Status::NotFound) };
     let mut scratch = std::mem::take(&mut state.scratch);
-    value.encode(&mut scratch);
+    if !value.encode(&mut scratch) {
+        state.scratch = scratch;
+        return status(Status::SerializationFailure);
+    }
     status(give_scratch(&mut caller, scratch, ptr_out, len_out)?)
 }
 
-fn find_property<S: StreamContext>(state: &VmState<S>, segments: &[&[u8]]) -> Option<PropertyValue> {
+/// An attribute of the plug-in, the process or the stream.
+pub(crate) fn find_property<S: StreamContext>(
+    state: &VmState<S>,
+    segments: &[&[u8]],
+) -> Option<PropertyValue> {
     let plugin = &state.plugin;
     match segments {
         [b"plugin_name"] => return Some(PropertyValue::text(&plugin.name)),
@@ -92,7 +103,10 @@ fn find_property<S: StreamContext>(state: &VmState<S>, segments: &[&[u8]]) -> Op
         [b"plugin_vm_id"] => return Some(PropertyValue::text(&plugin.vm_id)),
         _ => {}
     }
-    let stream = state.stream.as_ref()?;
+    if let Some(value) = state.services.property(plugin, segments) {
+        return Some(value);
+    }
+    let stream = state.target()?;
     stream.property(segments).or_else(|| match segments {
         // Some plug-ins pass one dotted string; Envoy does not resolve it, other hosts do.
         [only] if only.contains(&b'.') => {
@@ -114,9 +128,18 @@ pub(crate) fn set_property<S: StreamContext>(
     let (Some(path), Some(value)) = (read(memory, path, path_len), read(memory, value, value_len)) else {
         return status(Status::InvalidMemoryAccess);
     };
-    let Some(stream) = state.stream.as_mut() else { return status(Status::NotFound) };
-    let over = path.len() > state.limits.property_path_bytes_max
-        || value.len() > state.limits.property_value_bytes_max;
+    if path == b"wasm_need_rebuild" {
+        if value == b"true" && state.has_root() {
+            state.effects.push(Effect::Rebuild);
+        }
+        return status(Status::Ok);
+    }
+    if state.foreign.is_read_only(path) && state.target().is_some_and(|s| s.property(&[path]).is_some()) {
+        return status(Status::BadArgument);
+    }
+    let (path_max, value_max) = (state.limits.property_path_bytes_max, state.limits.property_value_bytes_max);
+    let Some(stream) = state.target_mut() else { return status(Status::NotFound) };
+    let over = path.len() > path_max || value.len() > value_max;
     if over || !stream.set_property(path, value) {
         // Ok all the same: the Rust SDK traps on anything else.
         state.log(LogLevel::Warn, b"set_property refused: the stream holds no more properties of this size");
@@ -124,33 +147,21 @@ pub(crate) fn set_property<S: StreamContext>(
     status(Status::Ok)
 }
 
-/// A function that the ABI knows and this host does not provide yet. Said once per VM, because a status alone tells
-/// a user nothing.
-pub(crate) fn unsupported<S: StreamContext>(mut caller: Call<'_, S>, name: &'static str) -> Answer {
-    let (_, state) = split(&mut caller);
-    if !state.unsupported.contains(&name) {
-        state.unsupported.push(name);
-        let text = format!("{name} is not provided by this version of the host, it answers InternalFailure");
-        state.log(LogLevel::Error, text.as_bytes());
-    }
-    status(Status::InternalFailure)
-}
-
-/// No foreign function exists yet; a guest that asks for one gets the answer for an unknown name.
-pub(crate) fn call_foreign_function<S: StreamContext>(
+/// Higress: the endpoints of the request's cluster.
+pub(crate) fn get_upstream_hosts<S: StreamContext>(
     mut caller: Call<'_, S>,
-    _name: u32,
-    _name_len: u32,
-    _args: u32,
-    _args_len: u32,
     ptr_out: u32,
     len_out: u32,
 ) -> Answer {
-    let (memory, _) = split(&mut caller);
-    for out in [ptr_out, len_out] {
-        if out != 0 {
-            write_u32(memory, out, 0);
+    let (_, state) = split(&mut caller);
+    let hosts = state.target().map(StreamContext::upstream_hosts).unwrap_or_default();
+    let mut encoded = Vec::new();
+    encode_pairs(&mut encoded, &|each| {
+        for host in &hosts {
+            let health = if host.healthy { "Healthy" } else { "Unhealthy" };
+            let value = format!("{{\"health_status\":\"{health}\"}}");
+            each(host.address.as_bytes(), value.as_bytes());
         }
-    }
-    status(Status::NotFound)
+    });
+    status(give(&mut caller, &encoded, ptr_out, len_out)?)
 }

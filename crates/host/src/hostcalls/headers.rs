@@ -14,6 +14,17 @@ fn lower_case(name: &[u8]) -> SmallVec<[u8; 32]> {
     name.iter().map(u8::to_ascii_lowercase).collect()
 }
 
+/// Maps that show an answer and cannot be changed.
+fn is_of_call(map: MapType) -> bool {
+    matches!(
+        map,
+        MapType::GrpcReceiveInitialMetadata
+            | MapType::GrpcReceiveTrailingMetadata
+            | MapType::HttpCallResponseHeaders
+            | MapType::HttpCallResponseTrailers
+    )
+}
+
 pub(crate) fn get_value<S: StreamContext>(
     mut caller: Call<'_, S>,
     map: u32,
@@ -27,7 +38,16 @@ pub(crate) fn get_value<S: StreamContext>(
     let Some(name) = read(memory, key, key_len) else { return status(Status::InvalidMemoryAccess) };
     let mut scratch = std::mem::take(&mut state.scratch);
     scratch.clear();
-    let found = state.stream.as_ref().is_some_and(|s| s.header(map, &lower_case(name), &mut scratch));
+    let found = if is_of_call(map) {
+        let pairs = state.view.map(map);
+        let value = pairs.and_then(|p| p.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)));
+        value.is_some_and(|(_, v)| {
+            scratch.extend_from_slice(v);
+            true
+        })
+    } else {
+        state.target().is_some_and(|s| s.header(map, &lower_case(name), &mut scratch))
+    };
     if !found && state.abi != AbiVersion::V0_1_0 {
         state.scratch = scratch;
         return status(Status::NotFound);
@@ -45,7 +65,9 @@ pub(crate) fn get_pairs<S: StreamContext>(
     let Some(map) = MapType::from_guest(map) else { return status(Status::BadArgument) };
     let mut scratch = std::mem::take(&mut state.scratch);
     scratch.clear();
-    if let Some(stream) = state.stream.as_ref().filter(|s| s.has_map(map)) {
+    if let Some(pairs) = state.view.map(map) {
+        encode_pairs(&mut scratch, &|each| pairs.iter().for_each(|(k, v)| each(k, v)));
+    } else if let Some(stream) = state.target().filter(|s| s.has_map(map)) {
         encode_pairs(&mut scratch, &|each| stream.for_each_header(map, each));
     }
     status(give_scratch(&mut caller, scratch, ptr_out, len_out)?)
@@ -55,14 +77,18 @@ pub(crate) fn get_pairs<S: StreamContext>(
 pub(crate) fn get_size<S: StreamContext>(mut caller: Call<'_, S>, map: u32, size_out: u32) -> Answer {
     let (memory, state) = split(&mut caller);
     let Some(map) = MapType::from_guest(map) else { return status(Status::BadArgument) };
-    let Some(stream) = state.stream.as_ref().filter(|s| s.has_map(map)) else {
-        return status(Status::BadArgument);
-    };
     let (mut size, mut count) = (4_usize, 0_usize);
-    stream.for_each_header(map, &mut |key, value| {
+    let mut add = |key: &[u8], value: &[u8]| {
         size += 8 + key.len() + 1 + value.len() + 1;
         count += 1;
-    });
+    };
+    if let Some(pairs) = state.view.map(map) {
+        pairs.iter().for_each(|(k, v)| add(k, v));
+    } else if let Some(stream) = state.target().filter(|s| s.has_map(map)) {
+        stream.for_each_header(map, &mut add);
+    } else {
+        return status(Status::BadArgument);
+    }
     let size = if count == 0 { 0 } else { u32::try_from(size).unwrap_or(u32::MAX) };
     status(if write_u32(memory, size_out, size) { Status::Ok } else { Status::InvalidMemoryAccess })
 }
@@ -160,7 +186,7 @@ fn edit<S: StreamContext>(
 
 /// Whether a map may grow by so many bytes: what a guest adds is the host's memory, not its own.
 fn has_room<S: StreamContext>(state: &VmState<S>, map: MapType, more: usize) -> bool {
-    let Some(stream) = state.stream.as_ref().filter(|s| s.has_map(map)) else { return true };
+    let Some(stream) = state.target().filter(|s| s.has_map(map)) else { return true };
     let (mut bytes, mut count) = (more, 1);
     stream.for_each_header(map, &mut |name, value| {
         bytes += name.len() + value.len();
@@ -171,7 +197,10 @@ fn has_room<S: StreamContext>(state: &VmState<S>, map: MapType, more: usize) -> 
 }
 
 fn apply<S: StreamContext>(state: &mut VmState<S>, map: MapType, edit: HeaderEdit<'_>) -> Status {
-    let Some(stream) = state.stream.as_mut() else { return Status::BadArgument };
+    if is_of_call(map) {
+        return Status::BadArgument;
+    }
+    let Some(stream) = state.target_mut() else { return Status::BadArgument };
     let outcome = stream.edit_headers(map, edit);
     match outcome {
         EditOutcome::Done => {

@@ -95,13 +95,22 @@ impl UpstreamConnection {
         matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Begins an exchange.
+    /// Begins an exchange for a client's request.
     pub(crate) fn start(
         &mut self,
         request: &RequestHead,
         end: bool,
         attempt: u32,
     ) -> Result<(), EncodeError> {
+        self.begin(request, end, Some(attempt))
+    }
+
+    /// Begins an exchange for a call-out, to whose headers nothing is added.
+    pub(crate) fn start_call(&mut self, request: &RequestHead, end: bool) -> Result<(), EncodeError> {
+        self.begin(request, end, None)
+    }
+
+    fn begin(&mut self, request: &RequestHead, end: bool, attempt: Option<u32>) -> Result<(), EncodeError> {
         let mut out = BytesMut::with_capacity(1024);
         self.request = encode::head(&mut out, request, end, attempt)?;
         self.output.clear();

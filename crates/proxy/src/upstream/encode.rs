@@ -24,12 +24,12 @@ pub(crate) enum EncodeError {
     Incomplete,
 }
 
-/// Writes the head. `end`: there is no body.
+/// Writes the head. `end`: there is no body. `attempt`: its number for the endpoint to see.
 pub(crate) fn head(
     out: &mut BytesMut,
     request: &RequestHead,
     end: bool,
-    attempt: u32,
+    attempt: Option<u32>,
 ) -> Result<BodyFraming, EncodeError> {
     let (Some(method), Some(path)) = (&request.method, request.path()) else {
         return Err(EncodeError::Incomplete);
@@ -63,7 +63,9 @@ pub(crate) fn head(
         }
         line(out, name.as_str().as_bytes(), value.as_bytes());
     }
-    line(out, b"x-envoy-attempt-count", itoa(attempt).as_bytes());
+    if let Some(attempt) = attempt {
+        line(out, b"x-envoy-attempt-count", itoa(attempt).as_bytes());
+    }
     let framing = match (end, length) {
         (true, _) => BodyFraming::Empty,
         (false, Some(length)) => BodyFraming::Length(length),
@@ -116,7 +118,7 @@ mod tests {
             map,
         );
         let mut out = BytesMut::new();
-        let framing = head(&mut out, &request, end, 1).unwrap();
+        let framing = head(&mut out, &request, end, Some(1)).unwrap();
         (String::from_utf8(out.to_vec()).unwrap(), framing)
     }
 
@@ -159,6 +161,6 @@ mod tests {
     fn without_a_path_nothing_is_sent() {
         let mut request = RequestHead::new(Method::GET, "/".parse().unwrap(), None, HeaderMap::new());
         request.remove(b":path");
-        assert_eq!(head(&mut BytesMut::new(), &request, true, 1), Err(EncodeError::Incomplete));
+        assert_eq!(head(&mut BytesMut::new(), &request, true, Some(1)), Err(EncodeError::Incomplete));
     }
 }

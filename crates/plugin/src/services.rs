@@ -1,9 +1,11 @@
-//! What plug-ins log, on its way to the gateway's log.
+//! What plug-ins see of the process: its log, and the clusters that they can call.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use wasmgate_host::{LogLevel, LogSource, Services};
+use arc_swap::ArcSwap;
+use wasmgate_host::{LogLevel, LogSource, PluginContext, PropertyValue, Services, UpstreamState};
 
 /// The level of the `wasm` logger; changes take effect at once on every worker.
 #[derive(Clone, Debug)]
@@ -30,20 +32,31 @@ impl LogLevelCell {
     }
 }
 
-/// Sends plug-ins' lines to `tracing` under the target `wasm`, with Envoy's prefix (spec: proxy-wasm-host §15.1).
+/// Sends plug-ins' lines to `tracing` under the target `wasm`, with Envoy's prefix (spec: proxy-wasm-host §15.1), and
+/// knows the clusters of the configuration. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct PluginLog {
+pub struct PluginServices {
     level: LogLevelCell,
+    /// By name: whether a cluster has an endpoint.
+    clusters: Arc<ArcSwap<BTreeMap<Arc<str>, bool>>>,
+    node: Arc<Vec<(Vec<u8>, PropertyValue)>>,
 }
 
-impl PluginLog {
-    /// A log that throws away what is below the cell's level.
-    pub fn new(level: LogLevelCell) -> Self {
-        Self { level }
+impl PluginServices {
+    /// Services that throw away log lines below the cell's level. `node` is what `xds.node` shows: names of fields and
+    /// their text.
+    pub fn new(level: LogLevelCell, node: &[(&str, &str)]) -> Self {
+        let field = |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), PropertyValue::text(value));
+        Self { level, clusters: Arc::default(), node: Arc::new(node.iter().map(field).collect()) }
+    }
+
+    /// Replaces what is known of clusters: the name of each, and whether it has an endpoint.
+    pub fn set_clusters(&self, clusters: BTreeMap<Arc<str>, bool>) {
+        self.clusters.store(Arc::new(clusters));
     }
 }
 
-impl Services for PluginLog {
+impl Services for PluginServices {
     fn log(&self, source: LogSource<'_>, level: LogLevel, message: &[u8]) {
         // First of all: at the usual level most lines end here, and a request must not pay for them.
         if (level as u8) < self.level.raw() {
@@ -68,6 +81,25 @@ impl Services for PluginLog {
                 tracing::error!(target: "wasm", plugin = name, critical = true, "{prefix}: {message}")
             }
         }
+    }
+
+    fn upstream(&self, _: &PluginContext, cluster: &str) -> UpstreamState {
+        match self.clusters.load().get(cluster) {
+            Some(true) => UpstreamState::Available,
+            Some(false) => UpstreamState::NoHealthyHost,
+            None => UpstreamState::Unknown,
+        }
+    }
+
+    fn property(&self, _: &PluginContext, path: &[&[u8]]) -> Option<PropertyValue> {
+        let field = match path {
+            [b"xds", b"node"] | [b"node"] => return Some(PropertyValue::Map(self.node.to_vec())),
+            [b"xds", b"node", field] | [b"node", field] => *field,
+            // An ingress gateway's listeners are outbound listeners to Istio.
+            [b"xds", b"listener_direction"] | [b"listener_direction"] => return Some(PropertyValue::Int(2)),
+            _ => return None,
+        };
+        self.node.iter().find(|(name, _)| name == field).map(|(_, value)| value.clone())
     }
 
     fn log_level(&self) -> LogLevel {

@@ -1,0 +1,122 @@
+//! Call-outs of plug-ins: requests that a VM makes of its own (spec: proxy-wasm-host §9).
+
+mod grpc;
+mod http;
+mod redis;
+
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use wasmgate_config::Cluster;
+use wasmgate_plugin::calls::{CallToken, Effect};
+use wasmgate_plugin::{CallRunner, VmHandle};
+
+use crate::worker::WorkerContext;
+
+/// How long a name may take to resolve.
+const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
+/// What a guest is told of a resolved address' life: the system's resolver does not say.
+const RESOLVED_TTL_SECONDS: u32 = 30;
+
+/// Makes call-outs on one worker.
+pub(crate) struct Callouts {
+    worker: Weak<WorkerContext>,
+    grpc: grpc::Streams,
+    redis: Rc<redis::Clients>,
+}
+
+impl Callouts {
+    pub(crate) fn new(worker: Weak<WorkerContext>) -> Self {
+        Self { worker, grpc: grpc::Streams::default(), redis: Rc::default() }
+    }
+}
+
+/// An endpoint of a cluster that a call-out names.
+struct Target {
+    worker: Rc<WorkerContext>,
+    cluster: Arc<Cluster>,
+    address: SocketAddr,
+}
+
+/// Why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoTarget {
+    /// The worker is ending.
+    Ended,
+    /// The cluster has vanished since the hostcall, or has no endpoint.
+    NoHost,
+}
+
+impl Target {
+    fn find(worker: &Weak<WorkerContext>, cluster: &str) -> Result<Self, NoTarget> {
+        let worker = worker.upgrade().ok_or(NoTarget::Ended)?;
+        let generation = worker.generation();
+        let cluster = generation.cluster_named(cluster).ok_or(NoTarget::NoHost)?;
+        let address = generation.endpoint(&cluster).ok_or(NoTarget::NoHost)?;
+        Ok(Self { worker, cluster, address })
+    }
+
+    fn count(&self, count: impl FnOnce(&crate::stats::ClusterCounters)) {
+        self.worker.generation().count(&self.cluster, count);
+    }
+
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        self.count(|c| c.connections.increment());
+        let connect = TcpStream::connect(self.address);
+        let stream = tokio::time::timeout(self.worker.settings.connect_time_max, connect)
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        let stream = stream.inspect_err(|_| self.count(|c| c.connect_failures.increment()))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl CallRunner for Callouts {
+    fn start(&self, effect: Effect, vm: VmHandle) {
+        let worker = Weak::clone(&self.worker);
+        match effect {
+            Effect::HttpCall(call) => {
+                let token = call.token;
+                tokio::task::spawn_local(async move {
+                    let response = http::call(&worker, *call).await;
+                    vm.http_call_response(token, response);
+                });
+            }
+            Effect::GrpcCall(call) => {
+                tokio::task::spawn_local(self.grpc.call(worker, *call, vm));
+            }
+            Effect::GrpcStream(token, target) => self.grpc.open(worker, token, *target, vm),
+            Effect::GrpcSend(token, message, last) => self.grpc.send(&vm, token, message, last),
+            Effect::GrpcHalfClose(token) => self.grpc.half_close(&vm, token),
+            Effect::GrpcCancel(token) => self.grpc.cancel(&vm, token),
+            Effect::ResolveDns(token, name) => {
+                tokio::task::spawn_local(resolve(token, name, vm));
+            }
+            Effect::RedisInit(options) => self.redis.init(*options),
+            Effect::RedisCall(token, cluster, query) => {
+                let redis = Rc::clone(&self.redis);
+                tokio::task::spawn_local(async move {
+                    let reply = redis.call(&worker, &cluster, query).await;
+                    vm.redis_call_response(token, reply);
+                });
+            }
+            // The VM's cell sees to these by itself.
+            Effect::Tick(_) | Effect::Done | Effect::Rebuild => {}
+        }
+    }
+}
+
+/// Asks the system's resolver, away from this thread.
+async fn resolve(token: CallToken, name: String, vm: VmHandle) {
+    let found = tokio::time::timeout(RESOLVE_TIME_MAX, tokio::net::lookup_host((name.as_str(), 0))).await;
+    let mut addresses: Vec<_> = match found {
+        Ok(Ok(found)) => found.map(|a| (a.ip(), RESOLVED_TTL_SECONDS)).collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    };
+    addresses.dedup();
+    vm.resolve_dns(token, &addresses);
+}
