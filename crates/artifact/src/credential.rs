@@ -74,6 +74,14 @@ impl RegistryCredential {
         best.map_or(Ok(Self::Anonymous), |(_, entry)| Self::from_entry(entry))
     }
 
+    /// The registries that a docker configuration has entries for, sorted.
+    pub fn servers(json: &[u8]) -> Vec<String> {
+        let config = serde_json::from_slice::<DockerConfig>(json).ok();
+        let mut servers: Vec<String> = config.into_iter().flat_map(|c| c.auths.into_keys()).collect();
+        servers.sort();
+        servers
+    }
+
     fn from_entry(entry: &AuthEntry) -> Result<Self, CredentialError> {
         if !entry.registrytoken.is_empty() {
             return Ok(Self::RegistryToken(entry.registrytoken.clone()));

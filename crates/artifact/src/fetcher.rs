@@ -152,22 +152,32 @@ impl Fetcher {
             }
             None => RegistryCredential::Anonymous,
         };
-        let fingerprint = credential.fingerprint();
+        let (fingerprint, anonymous) =
+            (credential.fingerprint(), credential == RegistryCredential::Anonymous);
         let key = reference.to_string();
         let lock = Arc::clone(self.in_flight.lock().entry(format!("{key} {fingerprint}")).or_default());
         let _one = lock.lock().await;
-        let known = self.store.find(&key);
-        // Content addressed references never change; others are asked for again as the policy says.
-        let asks_again = mode == PullMode::Always && reference.digest.is_none();
-        if let Some(record) = known.as_ref().filter(|r| !asks_again && r.authorised.contains(&fingerprint)) {
-            return self.cached(text, record, sha256);
+        // What is addressed by content never changes; the rest is asked for again as the policy says.
+        let asks_again = mode == PullMode::Always && reference.digest.is_none() && sha256.is_none();
+        let usable = |r: &Record| !asks_again && r.authorised.contains(&fingerprint) && r.fits(sha256);
+        if let Some(record) = self.store.find(&key).filter(usable)
+            && let Some(cached) = self.undamaged(text, &record, sha256)
+        {
+            return cached;
         }
+        let known = self.store.find(&key);
         let _permit = self.permits.acquire().await;
         let plain_http = self.options.plain_http_registries.contains(&reference.registry);
         let client =
             RegistryClient::new(reference.clone(), credential, self.options.limits.clone(), plain_http)?;
         let (plan, manifest, index) = resolve(&client, &reference)
             .await
+            .map_err(|e| match docker_config {
+                Some(json) if anonymous && e.reason == FetchReason::Unauthorized => {
+                    no_entry(json, &reference)
+                }
+                _ => e,
+            })
             .map_err(|e| e.stage("could not fetch manifest").stage("could not fetch Wasm OCI image"))?;
         // Whoever may read the manifest may have the module that it names.
         let same = known.filter(|r| r.manifest == Some(manifest));
@@ -197,6 +207,22 @@ impl Fetcher {
         let record = Record { wasm, manifest: Some(manifest), index, layout, authorised };
         self.store.record(&key, record.clone())?;
         Ok(Fetched { cached, ..self.cached(text, &record, sha256)? })
+    }
+
+    /// What the cache has; `None` when its file is damaged, and so has to be fetched again.
+    fn undamaged(
+        &self,
+        name: &str,
+        record: &Record,
+        sha256: Option<Digest>,
+    ) -> Option<Result<Fetched, Failure>> {
+        match self.cached(name, record, sha256) {
+            Err(failure) if failure.reason == FetchReason::StoreFailed => {
+                tracing::warn!(target: "wasm", "{name}: {}, it is fetched again", failure.message);
+                None
+            }
+            other => Some(other),
+        }
     }
 
     fn cached(&self, name: &str, record: &Record, sha256: Option<Digest>) -> Result<Fetched, Failure> {
@@ -262,10 +288,14 @@ impl Fetcher {
     async fn fetch_url(&self, url: &str, mode: PullMode, sha256: Option<Digest>) -> Result<Fetched, Failure> {
         let lock = Arc::clone(self.in_flight.lock().entry(url.to_owned()).or_default());
         let _one = lock.lock().await;
-        if let Some(record) =
-            self.store.find(url).filter(|r| mode == PullMode::IfNotPresent || sha256 == Some(r.wasm))
+        let usable = |r: &Record| match sha256 {
+            Some(_) => r.fits(sha256),
+            None => mode == PullMode::IfNotPresent,
+        };
+        if let Some(record) = self.store.find(url).filter(usable)
+            && let Some(cached) = self.undamaged(url, &record, sha256)
         {
-            return self.cached(url, &record, sha256);
+            return cached;
         }
         let _permit = self.permits.acquire().await;
         let limit = self.options.module_bytes_max;
@@ -303,6 +333,18 @@ impl Fetcher {
             Record { wasm, manifest: None, index: None, layout: Layout::Bare, authorised: Vec::new() };
         self.cached(&name, &record, sha256)
     }
+}
+
+/// The registry wants a user, there is a pull secret, and it is about other registries.
+fn no_entry(docker_config: &[u8], reference: &Reference) -> Failure {
+    let servers = RegistryCredential::servers(docker_config).join(", ");
+    let servers =
+        if servers.is_empty() { "it has none at all".to_owned() } else { format!("only for {servers}") };
+    let text = format!(
+        "the registry asks for user and password, and the pull secret has no entry for {}: {servers}",
+        reference.registry
+    );
+    Failure::new(FetchReason::Unauthorized, text)
 }
 
 /// Follows a reference to an image's manifest, through an index if there is one.

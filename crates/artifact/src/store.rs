@@ -40,6 +40,13 @@ pub(crate) struct Record {
     pub(crate) authorised: Vec<String>,
 }
 
+impl Record {
+    /// Whether this is what a pin names: the module, its manifest or its index. Without a pin everything is.
+    pub(crate) fn fits(&self, pin: Option<Digest>) -> bool {
+        pin.is_none_or(|pin| [Some(self.wasm), self.manifest, self.index].contains(&Some(pin)))
+    }
+}
+
 /// A folder of modules. Safe against crashes: files appear whole or not at all.
 #[derive(Debug)]
 pub struct Store {
@@ -77,7 +84,8 @@ impl Store {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
         let path = self.path(digest);
-        if !path.exists() {
+        // One that is there may be damaged.
+        if !fs::read(&path).is_ok_and(|have| have == bytes) {
             write_atomically(&path, bytes)?;
         }
         Ok(digest)

@@ -134,6 +134,10 @@ async fn a_private_image_is_not_for_everybody_who_knows_its_name() {
     let wrong =
         scene.fetch_as("t", PullMode::IfNotPresent, Some(&scene.config("wrong")), None).await.unwrap_err();
     assert_eq!(wrong.0, FetchReason::Unauthorized);
+    let other = br#"{"auths": {"example.com": {"username": "u", "password": "p"}}}"#;
+    let other = scene.fetch_as("t", PullMode::IfNotPresent, Some(other), None).await.unwrap_err();
+    assert!(other.1.contains("the pull secret has no entry for localhost:"), "{}", other.1);
+    assert!(other.1.contains("only for example.com"), "{}", other.1);
 }
 
 #[tokio::test]
@@ -146,6 +150,38 @@ async fn a_pin_may_be_the_modules_or_the_manifests_digest() {
     let wrong = scene.fetch_as("t", PullMode::Always, None, Some(Digest::of(b"x"))).await.unwrap_err();
     assert_eq!(wrong.0, FetchReason::DigestMismatch);
     assert!(wrong.1.contains("has checksum") && wrong.1.contains("which does not match"), "{}", wrong.1);
+}
+
+#[tokio::test]
+async fn a_new_pin_is_looked_for_behind_a_reference_that_is_cached() {
+    let scene = Scene::new(Authentication::None).await;
+    scene.push("t", WASM, ImageKind::Artifact).await;
+    scene.fetch("t", PullMode::IfNotPresent).await.unwrap();
+    let moved = [WASM, b"\0\x02\x01x"].concat();
+    let manifest = scene.push("t", &moved, ImageKind::Artifact).await;
+    for pin in [Digest::of(&moved), manifest] {
+        let fetched = scene.fetch_as("t", PullMode::IfNotPresent, None, Some(pin)).await.unwrap();
+        assert_eq!(fetched.wasm, Digest::of(&moved));
+    }
+    // What a pin names is there for good: not even Always asks.
+    let before = scene.registry.requests().len();
+    scene.fetch_as("t", PullMode::Always, None, Some(manifest)).await.unwrap();
+    assert_eq!(scene.registry.requests().len(), before);
+}
+
+#[tokio::test]
+async fn a_damaged_copy_is_fetched_again_at_once() {
+    let scene = Scene::new(Authentication::None).await;
+    scene.push("t", WASM, ImageKind::Artifact).await;
+    let path = scene.fetch("t", PullMode::IfNotPresent).await.unwrap().path;
+    std::fs::write(&path, b"damaged").unwrap();
+    scene.fetch("t", PullMode::IfNotPresent).await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), WASM);
+    let file = path.with_extension("own");
+    std::fs::write(&file, WASM).unwrap();
+    std::fs::write(&path, b"damaged").unwrap();
+    let source = ModuleSource::File(file);
+    scene.fetcher.fetch(&source, PullMode::IfNotPresent, None, None).await.unwrap();
 }
 
 #[tokio::test]
