@@ -129,13 +129,14 @@ impl<'a> Compiler<'a> {
         let gateway_name = identity.labels.get(GATEWAY_NAME_LABEL);
         if !plugin.targets.is_empty() {
             let matches = plugin.targets.iter().any(|t| {
-                t.kind == "Gateway" && Some(&t.name) == gateway_name && *namespace == identity.namespace
+                let is_named = Some(&t.name) == gateway_name && *namespace == identity.namespace;
+                t.kind == "Gateway" && (is_named || self.find(Kind::Gateway, namespace, &t.name).is_some())
             });
             return if matches {
                 Ok(())
             } else {
                 Err(format!(
-                    "none of its targetRefs is this Gateway (label {GATEWAY_NAME_LABEL} in --labels)"
+                    "none of its targetRefs is a Gateway of namespace {namespace} here, or this gateway's own name (label {GATEWAY_NAME_LABEL} in --labels)"
                 ))
             };
         }
@@ -175,6 +176,7 @@ impl<'a> Compiler<'a> {
             fail_strategy: plugin.fail_strategy,
             env: plugin.env.clone(),
             options: plugin.options.clone(),
+            revision: resource.revision,
             file: Arc::clone(&resource.file),
             position: resource.position,
         }
@@ -208,11 +210,13 @@ impl<'a> Compiler<'a> {
 
     fn listeners(&mut self, plugins: &[(Arc<PluginSpec>, &'a WasmPlugin)]) -> Vec<Listener> {
         let mut by_address: BTreeMap<SocketAddr, RouteTableBuilder> = BTreeMap::new();
+        let mut gateways: BTreeMap<SocketAddr, Vec<&ResourceId>> = BTreeMap::new();
         for resource in self.of_kind(Kind::Gateway) {
             let Spec::Gateway(gateway) = &resource.spec else { continue };
             for listener in &gateway.listeners {
                 for address in addresses(gateway, listener.port) {
                     by_address.entry(address).or_default();
+                    gateways.entry(address).or_default().push(&resource.id);
                 }
             }
         }
@@ -220,14 +224,22 @@ impl<'a> Compiler<'a> {
             let Spec::HttpRoute(route) = &resource.spec else { continue };
             self.attach(resource, route, &mut by_address);
         }
+        let gateway_name = self.identity.labels.get(GATEWAY_NAME_LABEL);
         let listener = |(address, routes): (SocketAddr, RouteTableBuilder)| {
             let port = address.port();
-            let applies = |plugin: &WasmPlugin| {
-                let any = plugin.selectors.is_empty();
-                any || plugin
-                    .selectors
-                    .iter()
-                    .any(|s| s.covers_gateway && (s.ports.is_empty() || s.ports.contains(&port)))
+            let applies = |(spec, plugin): &(Arc<PluginSpec>, &WasmPlugin)| {
+                let matches = plugin.selectors.is_empty()
+                    || plugin
+                        .selectors
+                        .iter()
+                        .any(|s| s.covers_gateway && (s.ports.is_empty() || s.ports.contains(&port)));
+                let is_target = plugin.targets.is_empty()
+                    || plugin.targets.iter().any(|t| {
+                        let here = gateways.get(&address).into_iter().flatten();
+                        let mut here = here.filter(|g| g.namespace == spec.resource.namespace);
+                        Some(&t.name) == gateway_name || here.any(|g| *g.name == *t.name)
+                    });
+                matches && is_target
             };
             Listener {
                 name: format!("{}_{port}", address.ip()).into(),
@@ -236,12 +248,29 @@ impl<'a> Compiler<'a> {
                 plugins: plugins
                     .iter()
                     .enumerate()
-                    .filter(|(_, (_, p))| applies(p))
+                    .filter(|(_, plugin)| applies(plugin))
                     .map(|(i, _)| i)
                     .collect(),
             }
         };
-        by_address.into_iter().map(listener).collect()
+        let listeners: Vec<Listener> = by_address.into_iter().map(listener).collect();
+        for (index, (spec, plugin)) in plugins.iter().enumerate() {
+            let unused = !listeners.is_empty() && !listeners.iter().any(|l| l.plugins.contains(&index));
+            // One that covers no gateway at all has been told so.
+            let told = !plugin.selectors.is_empty() && !plugin.selectors.iter().any(|s| s.covers_gateway);
+            if unused
+                && !told
+                && let Some(resource) = self.resources.get(&spec.resource)
+            {
+                let ports: Vec<String> = listeners.iter().map(|l| l.address.port().to_string()).collect();
+                let text = format!(
+                    "applies to no listener, so it never runs: the ports here are {}",
+                    ports.join(", ")
+                );
+                self.report(resource, Severity::Warning, resource.position, "spec.match", text);
+            }
+        }
+        listeners
     }
 
     /// Puts a route on every listener that accepts it (spec: wasmplugin-and-routing §3.5).

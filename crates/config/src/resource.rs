@@ -1,6 +1,7 @@
 //! Any resource that is understood.
 
 use std::fmt;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use crate::decode::{Fields, Sink};
@@ -99,6 +100,8 @@ pub struct Resource {
     pub file: Arc<str>,
     /// Where it begins.
     pub position: Position,
+    /// Changes with whatever the document says, labels and annotations included.
+    pub revision: u64,
 }
 
 /// What became of one document.
@@ -109,6 +112,12 @@ pub(crate) enum Parsed {
     Invalid(ResourceId),
     /// Not even a resource, or not one of ours.
     Skipped,
+}
+
+fn revision(node: &Node) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    node.value.to_json().to_string().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Items of a `List`.
@@ -171,6 +180,7 @@ fn decode_one(node: &Node, file: &Arc<str>, out: &mut Vec<Diagnostic>) -> Vec<Pa
                 spec,
                 file: Arc::clone(file),
                 position: node.at,
+                revision: revision(node),
             }))]
         }
         _ => vec![Parsed::Invalid(id)],

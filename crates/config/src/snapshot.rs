@@ -174,6 +174,8 @@ pub struct PluginSpec {
     pub env: Vec<(String, EnvValue)>,
     /// Limits.
     pub options: PluginOptions,
+    /// Changes with whatever the manifest says, labels and annotations included.
+    pub revision: u64,
     /// The manifest, for errors that turn up later.
     pub file: Arc<str>,
     /// Where in it.

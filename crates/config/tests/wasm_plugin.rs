@@ -276,6 +276,29 @@ fn the_order_of_the_chain() {
 }
 
 #[test]
+fn a_target_reference_means_the_listeners_of_that_gateway() {
+    let gateway = |name: &str, port: u16| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {name}, namespace: istio-system}}\nspec:\n  gatewayClassName: istio\n  listeners: [{{name: http, port: {port}, protocol: HTTP}}]\n"
+        )
+    };
+    let target = "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: a}]";
+    let text = format!("{}{}{}", named("p", "istio-system", "", target), gateway("a", 81), gateway("b", 82));
+    let (snapshot, diagnostics) = compiled(&text);
+    assert_eq!(diagnostics, []);
+    let by_port: Vec<_> = snapshot.listeners.iter().map(|l| (l.address.port(), l.plugins.len())).collect();
+    assert_eq!(by_port, [(81, 1), (82, 0)]);
+    let text = format!(
+        "{}{}",
+        named("p", "istio-system", "", "match: [{ports: [{number: 9999}]}]"),
+        gateway("a", 81)
+    );
+    let (_, diagnostics) = compiled(&text);
+    assert_eq!(diagnostics.len(), 1, "{diagnostics:?}");
+    assert_eq!(diagnostics[0].message, "applies to no listener, so it never runs: the ports here are 81");
+}
+
+#[test]
 fn which_gateways_a_plug_in_applies_to() {
     let named_gateway = GatewayIdentity {
         labels: [("gateway.networking.k8s.io/gateway-name".to_owned(), "g".to_owned())].into(),

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use wasmgate_host::{
 use wasmgate_stream::Then;
 
 use crate::filter;
+use crate::id_hasher::IdHasher;
 use crate::port::StreamPort;
 use crate::version::PluginVersion;
 use crate::view::WasmStream;
@@ -99,25 +100,6 @@ pub(crate) struct VmCell {
 }
 
 type StreamsByContext = HashMap<ContextId, (Rc<StreamPort>, usize), BuildHasherDefault<IdHasher>>;
-
-/// Contexts are numbered one after the other: spreading the number is all the hashing that they need.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|b| self.write_u32(u32::from(*b)));
-    }
-
-    fn write_u32(&mut self, id: u32) {
-        // 2^64 divided by the golden ratio.
-        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
 
 thread_local! {
     /// The cells of this worker: a VM moves between threads before it is ready, so it cannot hold its cell itself.
@@ -260,7 +242,9 @@ impl VmCell {
         self.after_callback();
         if let Err(failure) = result {
             match self.plugin.upgrade() {
-                Some(plugin) => plugin.failed(self, &failure),
+                Some(plugin) => {
+                    plugin.failed(self, &failure);
+                }
                 None if self.report_once() => self.version.report(&failure),
                 None => {}
             }

@@ -13,6 +13,19 @@ pub enum FailStrategy {
     Close,
     /// It goes on without the plug-in.
     Open,
+    /// The same as [`FailStrategy::Close`]: every strategy gets a fresh VM, which in Envoy only this one does.
+    Reload,
+}
+
+impl FailStrategy {
+    /// The manifest's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Close => "FAIL_CLOSE",
+            Self::Open => "FAIL_OPEN",
+            Self::Reload => "FAIL_RELOAD",
+        }
+    }
 }
 
 /// Everything that decides what runs. Two equal definitions are the same version.
@@ -26,6 +39,8 @@ pub struct PluginDefinition {
     pub source: ModuleSource,
     /// When to ask the registry.
     pub pull_mode: PullMode,
+    /// Of the manifest, if every change of it asks the registry again.
+    pub revision: Option<u64>,
     /// The pull secret's content.
     pub docker_config: Option<Arc<[u8]>>,
     /// Why the pull secret cannot be used; then nothing is fetched.
@@ -54,6 +69,7 @@ impl PluginDefinition {
             origin: _,
             source,
             pull_mode,
+            revision,
             docker_config,
             secret_error,
             sha256,
@@ -67,6 +83,7 @@ impl PluginDefinition {
         *name == other.name
             && *source == other.source
             && *pull_mode == other.pull_mode
+            && *revision == other.revision
             && *docker_config == other.docker_config
             && *secret_error == other.secret_error
             && *sha256 == other.sha256

@@ -63,12 +63,15 @@ fn translate(version: &PluginVersion, action: host::StreamAction) -> Option<Then
 }
 
 /// What the fail strategy says about a stream that a failed VM holds.
-pub(crate) fn on_failure(version: &PluginVersion, failure: &host::Failure) -> Then1 {
+pub(crate) fn on_failure(version: &PluginVersion) -> Then1 {
     match version.definition.fail_strategy {
         FailStrategy::Open => smallvec![Then::Bypass],
-        FailStrategy::Close => smallvec![refusal(response_code_details(&failure.reason))],
+        FailStrategy::Close | FailStrategy::Reload => smallvec![refusal(VM_FAILED)],
     }
 }
+
+/// Response code details of a stream that needed a VM which had failed in another one.
+const VM_FAILED: &str = "wasm_vm_failed";
 
 fn refusal(details: &'static str) -> Then {
     Then::LocalReply(Box::new(LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "", details, "")))
@@ -117,17 +120,21 @@ impl PluginFilter {
 
     /// What the fail strategy says about a stream whose VM has failed.
     fn fail<B: Continues>(&mut self, failure: &Arc<host::Failure>, stopped: B) -> Verdict<B> {
+        let mut is_first = false;
         if let Some((cell, id)) = self.context.take() {
             cell.remove_stream(id);
-            self.plugin.failed(&cell, failure);
+            is_first = self.plugin.failed(&cell, failure);
         }
-        self.strategy(response_code_details(&failure.reason), stopped)
+        let details = if is_first { response_code_details(&failure.reason) } else { VM_FAILED };
+        self.strategy(details, stopped)
     }
 
     fn strategy<B: Continues>(&self, details: &'static str, stopped: B) -> Verdict<B> {
         match self.plugin.version.definition.fail_strategy {
             FailStrategy::Open => Verdict { action: B::CONTINUE, then: smallvec![Then::Bypass] },
-            FailStrategy::Close => Verdict { action: stopped, then: smallvec![refusal(details)] },
+            FailStrategy::Close | FailStrategy::Reload => {
+                Verdict { action: stopped, then: smallvec![refusal(details)] }
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod compiler;
 mod definition;
 mod fault;
 mod filter;
+mod id_hasher;
 mod load;
 mod manager;
 mod port;

@@ -277,7 +277,9 @@ fn report(inner: &Inner, definition: &PluginDefinition, error: &LoadError, wait:
         .and_then(|e| e.serving.as_ref().map(|v| v.definition.source.to_string()));
     let then = match (serving, definition.fail_strategy) {
         (Some(old), _) => format!("the version that served before ({old}) goes on serving"),
-        (None, FailStrategy::Close) => "its requests are answered with 503 (FAIL_CLOSE)".to_owned(),
+        (None, FailStrategy::Close | FailStrategy::Reload) => {
+            format!("its requests are answered with 503 ({})", definition.fail_strategy.as_str())
+        }
         (None, FailStrategy::Open) => "its requests pass without it (FAIL_OPEN)".to_owned(),
     };
     let origin = &definition.origin;
@@ -317,6 +319,10 @@ impl Entry {
         let definition = &self.shown;
         let serving = self.serving.as_ref();
         let (state, reason, message, retry_at) = match (&self.progress, serving.is_some()) {
+            (Progress::Ready, _) if serving.is_some_and(|v| v.is_short_of_vms()) => {
+                let text = "faults come faster than VMs can be made: requests wait for one, at most a second";
+                (PluginState::Restarting, "FaultStorm", text.to_owned(), None)
+            }
             (Progress::Ready, _) => (PluginState::Ready, "", String::new(), None),
             (Progress::Loading(stage), false) => (PluginState::Pending, stage.as_str(), String::new(), None),
             (Progress::Loading(stage), true) => (PluginState::Updating, stage.as_str(), String::new(), None),
@@ -343,10 +349,7 @@ impl Entry {
             abi: serving.map(|v| v.abi().to_string()),
             phase: definition.phase,
             priority: definition.priority,
-            fail_strategy: match definition.fail_strategy {
-                FailStrategy::Close => "FAIL_CLOSE",
-                FailStrategy::Open => "FAIL_OPEN",
-            },
+            fail_strategy: definition.fail_strategy.as_str(),
             workers: serving.map(|v| v.workers().enumerate().map(worker).collect()).unwrap_or_default(),
             spare_vms: serving.map_or(0, |v| v.spare_count()),
             faults: self.faults(),

@@ -10,6 +10,8 @@ pub enum PluginState {
     Pending,
     /// The version that the manifest asks for serves.
     Ready,
+    /// The version that the manifest asks for crashes so often that some worker has no VM of it now.
+    Restarting,
     /// An older version serves while the wanted one is on its way.
     Updating,
     /// The wanted version failed; an older one serves.
@@ -51,7 +53,7 @@ pub struct PluginStatus {
     pub phase: &'static str,
     /// Priority.
     pub priority: Option<i32>,
-    /// FAIL_CLOSE or FAIL_OPEN.
+    /// FAIL_CLOSE, FAIL_OPEN or FAIL_RELOAD.
     pub fail_strategy: &'static str,
     /// VMs by worker.
     pub workers: Vec<WorkerVmStatus>,

@@ -50,6 +50,7 @@ pub struct PluginVersion {
     pub(crate) slots: Vec<WorkerSlot>,
     last_fault: Mutex<Option<Fault>>,
     storm: Mutex<FaultStorm>,
+    fault_log: Mutex<FaultLog>,
 }
 
 /// How often VMs have died lately: decides how fast they are replaced.
@@ -57,6 +58,8 @@ pub struct PluginVersion {
 struct FaultStorm {
     last: Option<Instant>,
     count: u32,
+    /// How long the last VM took to make.
+    build_time: Duration,
 }
 
 impl FaultStorm {
@@ -64,7 +67,10 @@ impl FaultStorm {
     const FREE: u32 = 8;
     /// Without a fault for so long, the next one is the first again.
     const CALM: Duration = Duration::from_secs(1);
-    const DELAY_MIN: Duration = Duration::from_millis(100);
+    /// In a storm, so many times the time that it took to make a VM passes before the next one is made: whoever can make
+    /// a plug-in crash costs the others a quarter of a core, and not the gateway.
+    const PAUSE_PER_BUILD: u32 = 3;
+    const DELAY_MIN: Duration = Duration::from_millis(1);
     const DELAY_MAX: Duration = Duration::from_secs(30);
 
     fn add(&mut self, now: Instant) {
@@ -74,10 +80,40 @@ impl FaultStorm {
     }
 
     fn delay(&self) -> Duration {
-        match self.count.checked_sub(Self::FREE + 1) {
-            None => Duration::ZERO,
-            Some(n) => Self::DELAY_MIN.saturating_mul(1 << n.min(16)).min(Self::DELAY_MAX),
+        if self.count <= Self::FREE {
+            return Duration::ZERO;
         }
+        self.build_time.saturating_mul(Self::PAUSE_PER_BUILD).clamp(Self::DELAY_MIN, Self::DELAY_MAX)
+    }
+}
+
+/// Which faults are logged in full: each is dozens of lines, and a client can cause them.
+#[derive(Debug)]
+struct FaultLog {
+    since: Instant,
+    logged: u32,
+    left_out: u32,
+}
+
+impl FaultLog {
+    const WINDOW: Duration = Duration::from_secs(10);
+    const PER_WINDOW: u32 = 10;
+
+    fn new(now: Instant) -> Self {
+        Self { since: now, logged: 0, left_out: 0 }
+    }
+
+    /// Whether this one is logged, and how many were not before it.
+    fn add(&mut self, now: Instant) -> (bool, u32) {
+        let mut left_out = 0;
+        if now.duration_since(self.since) > Self::WINDOW {
+            left_out = self.left_out;
+            *self = Self::new(now);
+        }
+        let log = self.logged < Self::PER_WINDOW;
+        self.logged += u32::from(log);
+        self.left_out += u32::from(!log);
+        (log, left_out)
     }
 }
 
@@ -115,6 +151,7 @@ impl PluginVersion {
             slots: (0..workers).map(|_| WorkerSlot::default()).collect(),
             last_fault: Mutex::default(),
             storm: Mutex::default(),
+            fault_log: Mutex::new(FaultLog::new(Instant::now())),
         });
         for _ in 0..workers + Self::SPARES {
             let vm = version.build()?;
@@ -126,8 +163,10 @@ impl PluginVersion {
     }
 
     fn build(&self) -> Result<Vm<WasmStream>, StartError> {
-        let definition = &self.definition;
-        Vm::start(&self.module, Arc::clone(&definition.context), &self.process, definition.limits)
+        let (definition, started) = (&self.definition, Instant::now());
+        let vm = Vm::start(&self.module, Arc::clone(&definition.context), &self.process, definition.limits);
+        self.storm.lock().build_time = started.elapsed();
+        vm
     }
 
     /// A ready VM, if there is one; another is made in the background.
@@ -142,9 +181,9 @@ impl PluginVersion {
         self.made.notified()
     }
 
-    /// Whether faults come so fast that a new VM has to wait.
-    pub(crate) fn in_storm(&self) -> bool {
-        !self.storm.lock().delay().is_zero()
+    /// Whether a worker has no VM, and there is none to give it.
+    pub(crate) fn is_short_of_vms(&self) -> bool {
+        self.spare_count() == 0 && self.slots.iter().any(|slot| slot.vms.load(Ordering::Relaxed) == 0)
     }
 
     /// Makes VMs until there is one for each of `workers` that does not run this version yet, beyond the usual spare.
@@ -185,6 +224,14 @@ impl PluginVersion {
         self.stats.count_fault(failure.reason.label());
         self.storm.lock().add(Instant::now());
         *self.last_fault.lock() = Some(Fault::new(failure, SystemTime::now()));
+        let name = &self.definition.name;
+        let (log, left_out) = self.fault_log.lock().add(Instant::now());
+        if left_out > 0 {
+            tracing::error!(target: "wasm", plugin = &**name, "plugin {name}: {left_out} more faults in the last {:?} were not logged", FaultLog::WINDOW);
+        }
+        if !log {
+            return;
+        }
         // A line of its own for every frame: line ends inside a message are escaped.
         for line in failure.to_string().lines() {
             tracing::error!(target: "wasm", plugin = &*self.definition.name, reason = failure.reason.label(), "wasm log {}: {line}", self.definition.name);
@@ -266,22 +313,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_faults_are_free_and_a_storm_is_slowed_down() {
-        let mut storm = FaultStorm::default();
+    fn a_few_faults_are_free_and_a_storm_takes_its_share_only() {
+        let mut storm = FaultStorm { build_time: Duration::from_millis(5), ..FaultStorm::default() };
         let start = Instant::now();
         for i in 0..8 {
             storm.add(start + Duration::from_millis(i));
             assert_eq!(storm.delay(), Duration::ZERO);
         }
-        let mut delays = Vec::new();
-        for i in 8..20 {
-            storm.add(start + Duration::from_millis(i));
-            delays.push(storm.delay());
-        }
-        assert_eq!(delays[0], Duration::from_millis(100));
-        assert_eq!(delays[1], Duration::from_millis(200));
-        assert_eq!(delays.last(), Some(&Duration::from_secs(30)));
+        storm.add(start + Duration::from_millis(8));
+        assert_eq!(storm.delay(), Duration::from_millis(15), "three times what making one takes");
+        storm.build_time = Duration::from_secs(60);
+        assert_eq!(storm.delay(), FaultStorm::DELAY_MAX);
+        storm.build_time = Duration::ZERO;
+        assert_eq!(storm.delay(), FaultStorm::DELAY_MIN);
         storm.add(start + Duration::from_secs(120));
         assert_eq!(storm.delay(), Duration::ZERO, "after a calm");
+    }
+
+    #[test]
+    fn the_first_faults_are_logged_and_the_others_counted() {
+        let start = Instant::now();
+        let mut log = FaultLog::new(start);
+        assert!((0..10).all(|_| log.add(start) == (true, 0)));
+        assert!((0..5).all(|_| log.add(start) == (false, 0)));
+        assert_eq!(log.add(start + Duration::from_secs(11)), (true, 5));
+        assert_eq!(log.add(start + Duration::from_secs(11)), (true, 0));
     }
 }

@@ -65,8 +65,8 @@ impl WorkerPlugin {
         self.current.borrow().as_ref().is_some_and(|cell| cell.takes_streams())
     }
 
-    /// Waits for the successor of a VM that has failed: at most [`VM_WAIT_MAX`], and not at all in a storm of faults,
-    /// where new VMs are made slower and slower.
+    /// Waits for the successor of a VM that has failed, at most [`VM_WAIT_MAX`]: others wait with this stream, and the
+    /// VM serves all of them unless one makes it fail again.
     pub async fn ready(&self) {
         let made = async {
             loop {
@@ -77,7 +77,7 @@ impl WorkerPlugin {
                 if !self.is_ready() {
                     self.replace();
                 }
-                if self.is_ready() || self.version.in_storm() {
+                if self.is_ready() {
                     return;
                 }
                 next.await;
@@ -100,17 +100,18 @@ impl WorkerPlugin {
     }
 
     /// A callback on this VM has failed: reports it once, deals with the streams that it holds, and gets the successor
-    /// ready for the next one.
-    pub(crate) fn failed(&self, cell: &Rc<VmCell>, failure: &Failure) {
+    /// ready for the next one. False when the failure had been told before: it happened in another stream.
+    pub(crate) fn failed(&self, cell: &Rc<VmCell>, failure: &Failure) -> bool {
         if !cell.report_once() {
-            return;
+            return false;
         }
         self.version.report(failure);
-        cell.release_streams(|| filter::on_failure(&self.version, failure));
+        cell.release_streams(|| filter::on_failure(&self.version));
         if self.is_current(cell) {
             PluginStats::add(&self.version.stats.respawns);
             self.replace();
         }
+        true
     }
 
     /// The guest asked to be replaced: new streams get a fresh VM, if there is one.

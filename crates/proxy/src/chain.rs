@@ -30,7 +30,7 @@ impl WorkerStep {
         let step = |step: &ChainStep| match step {
             ChainStep::Plugin(version) => Some(Self::Plugin(worker_plugin(version))),
             ChainStep::Unavailable { fail_strategy: FailStrategy::Open, .. } => None,
-            ChainStep::Unavailable { name, fail_strategy: FailStrategy::Close } => {
+            ChainStep::Unavailable { name, fail_strategy: FailStrategy::Close | FailStrategy::Reload } => {
                 Some(Self::Deny(Arc::clone(name)))
             }
         };

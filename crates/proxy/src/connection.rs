@@ -1,6 +1,6 @@
 //! Downstream connections: from accept to the last request.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,6 +24,7 @@ use crate::reason::{self, Reason};
 use crate::request;
 use crate::stats::WorkerStats;
 use crate::worker::WorkerContext;
+use crate::worker_generation::WorkerGeneration;
 
 /// What all streams of a connection share.
 #[derive(Debug)]
@@ -35,6 +36,26 @@ pub(crate) struct Downstream {
     /// The client's address as `x-forwarded-for` wants it.
     peer: HeaderValue,
     answer_as_http11: AnswerAsHttp11,
+    /// The last generation that had the connection's listener.
+    last: RefCell<Rc<WorkerGeneration>>,
+}
+
+impl Downstream {
+    /// The generation for a new stream, and the connection's listener in it. A connection whose listener is gone finishes
+    /// what it is at with the last generation that had it.
+    pub(crate) fn generation(&self) -> (Rc<WorkerGeneration>, Option<usize>) {
+        let current = self.worker.generation();
+        if let Some(listener) = current.listener(self.local) {
+            let mut last = self.last.borrow_mut();
+            if !Rc::ptr_eq(&last, &current) {
+                *last = Rc::clone(&current);
+            }
+            return (current, Some(listener));
+        }
+        let last = Rc::clone(&self.last.borrow());
+        let listener = last.listener(self.local);
+        (last, listener)
+    }
 }
 
 /// Runs hyper's HTTP/2 tasks on this worker.
@@ -70,7 +91,8 @@ pub(crate) async fn serve(
         let peer = HeaderValue::from_str(&remote.ip().to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         let id = worker.next_connection_id();
-        let downstream = Rc::new(Downstream { worker, id, remote, local, peer, answer_as_http11 });
+        let last = RefCell::new(worker.generation());
+        let downstream = Rc::new(Downstream { worker, id, remote, local, peer, answer_as_http11, last });
         if is_h2 {
             serve_h2(downstream, io, drain).await;
         } else {
@@ -154,7 +176,8 @@ async fn handle(
     let protocol = request.version();
     match request::accept(request, &downstream.peer) {
         Ok(accepted) => {
-            downstream.worker.generation().plugins_ready(downstream.local).await;
+            let (generation, listener) = downstream.generation();
+            generation.plugins_ready(listener).await;
             let mut exchange = Exchange::start(downstream, accepted, protocol);
             let parts = poll_fn(|cx| exchange.poll_head(cx)).await?;
             Ok(exchange.into_response(parts))

@@ -28,7 +28,7 @@ use crate::connection::Downstream;
 use crate::idle::IdleKey;
 use crate::reason::{self, Reason};
 use crate::request::Accepted;
-use crate::worker::WorkerGeneration;
+use crate::worker_generation::WorkerGeneration;
 
 mod upstream_side;
 
@@ -72,8 +72,7 @@ impl Exchange {
         let worker = &downstream.worker;
         worker.stats.requests.increment();
         worker.stats.requests_active.increment();
-        let generation = worker.generation();
-        let listener = generation.listener(downstream.local);
+        let (generation, listener) = downstream.generation();
         let info = StreamInfo {
             start: std::time::SystemTime::now(),
             duration: None,

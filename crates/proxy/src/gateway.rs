@@ -48,6 +48,8 @@ pub struct Gateway {
     threads: Mutex<Vec<JoinHandle<()>>>,
     stats: Arc<GatewayStats>,
     listening: Mutex<BTreeSet<SocketAddr>>,
+    /// What the workers have.
+    last: Mutex<Option<Arc<Generation>>>,
 }
 
 impl Gateway {
@@ -82,7 +84,13 @@ impl Gateway {
             senders.push(sender);
             threads.push(thread);
         }
-        Ok(Self { workers: senders, threads: Mutex::new(threads), stats, listening: Mutex::default() })
+        Ok(Self {
+            workers: senders,
+            threads: Mutex::new(threads),
+            stats,
+            listening: Mutex::default(),
+            last: Mutex::default(),
+        })
     }
 
     /// Counters.
@@ -95,9 +103,27 @@ impl Gateway {
         self.listening.lock().iter().copied().collect()
     }
 
-    /// Makes a generation the one for new streams on every worker, then opens and closes listeners. Waits until all
-    /// workers have it. Listeners that cannot be opened are returned; they are tried again with the next one.
+    /// Makes a generation the one for new streams on every worker. Sockets of new listeners are opened before, those of
+    /// listeners that are gone are closed after it, and their connections end with the request at hand. Waits until all
+    /// workers have it.
+    ///
+    /// Listeners that cannot be opened are returned; they are tried again with the next generation, and until then the
+    /// listeners that this one has no more go on as they were: one may be meant to take another's place.
     pub async fn publish(&self, generation: Arc<Generation>) -> Vec<GatewayError> {
+        let wanted: BTreeSet<SocketAddr> = generation.listeners.iter().map(|l| l.address).collect();
+        let before = self.listening.lock().clone();
+        let (opened, errors) = self.open(&wanted, &before).await;
+        let mut generation = generation;
+        if !errors.is_empty() {
+            let last = self.last.lock().clone();
+            let kept = last.iter().flat_map(|l| &l.listeners).filter(|l| !wanted.contains(&l.address));
+            let kept: Vec<_> = kept.filter(|l| before.contains(&l.address)).cloned().collect();
+            if !kept.is_empty() {
+                let mut more = Generation::clone(&generation);
+                more.listeners.extend(kept);
+                generation = Arc::new(more);
+            }
+        }
         let (done, mut all_done) = mpsc::channel(1);
         for worker in &self.workers {
             // A worker that is gone is draining: the process ends.
@@ -106,43 +132,47 @@ impl Gateway {
         drop(done);
         // Nothing is ever sent: the channel closes when the last worker has dropped its end.
         let _ = all_done.recv().await;
-        let names: BTreeSet<Arc<str>> =
+        let routed: BTreeSet<Arc<str>> =
             generation.listeners.iter().flat_map(|l| l.routes.cluster_names()).collect();
-        self.stats.retain_clusters(|name| names.contains(name));
-        self.open_listeners(&generation).await
-    }
-
-    async fn open_listeners(&self, generation: &Generation) -> Vec<GatewayError> {
-        let wanted: BTreeSet<SocketAddr> = generation.listeners.iter().map(|l| l.address).collect();
-        let mut open = self.listening();
-        for address in open.iter().filter(|a| !wanted.contains(a)) {
+        self.stats.retain_clusters(|name| generation.clusters.contains_key(name) || routed.contains(name));
+        let mut listening = before;
+        for (address, sockets) in opened {
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                let _ = worker.send(Command::Listen(address, socket));
+            }
+            listening.insert(address);
+        }
+        let serves = |address: &SocketAddr| generation.listeners.iter().any(|l| l.address == *address);
+        for address in listening.iter().filter(|a| !serves(a)) {
             for worker in &self.workers {
                 let _ = worker.send(Command::StopListening(*address));
             }
         }
-        open.retain(|address| wanted.contains(address));
-        *self.listening.lock() = open.iter().copied().collect();
-        let mut errors = Vec::new();
-        for address in wanted {
-            if open.contains(&address) {
-                continue;
-            }
+        listening.retain(serves);
+        *self.listening.lock() = listening;
+        *self.last.lock() = Some(generation);
+        errors
+    }
+
+    /// Sockets for what is wanted and not open yet, one per worker.
+    async fn open(
+        &self,
+        wanted: &BTreeSet<SocketAddr>,
+        open: &BTreeSet<SocketAddr>,
+    ) -> (Vec<(SocketAddr, Vec<std::net::TcpListener>)>, Vec<GatewayError>) {
+        let (mut opened, mut errors): (Vec<(SocketAddr, _)>, _) = (Vec::new(), Vec::new());
+        for address in wanted.iter().filter(|a| !open.contains(a)).copied() {
             let any = |a: &SocketAddr| a.ip().is_unspecified();
-            let is_ours = open.iter().any(|a| a.port() == address.port() && (any(a) || any(&address)));
+            let ours = open.iter().chain(opened.iter().map(|(a, _)| a));
+            let is_ours = ours.into_iter().any(|a| a.port() == address.port() && (any(a) || any(&address)));
             let free = if is_ours { Ok(()) } else { wait_until_free(address).await };
             let sockets = || self.workers.iter().map(|_| bind(address)).collect::<Result<Vec<_>, _>>();
             match free.and_then(|()| sockets()) {
-                Ok(sockets) => {
-                    for (worker, socket) in self.workers.iter().zip(sockets) {
-                        let _ = worker.send(Command::Listen(address, socket));
-                    }
-                    open.push(address);
-                    self.listening.lock().insert(address);
-                }
+                Ok(sockets) => opened.push((address, sockets)),
                 Err(source) => errors.push(GatewayError::Bind { address, source }),
             }
         }
-        errors
+        (opened, errors)
     }
 
     /// Stops accepting, lets connections end, and waits for the workers.
@@ -171,6 +201,8 @@ async fn wait_until_free(address: SocketAddr) -> std::io::Result<()> {
         ip => ip,
     };
     let target = SocketAddr::new(ip, address.port());
+    // An address that this machine does not have can wait for ever to be connected to.
+    std::net::TcpListener::bind((address.ip(), 0))?;
     for _ in 0..ATTEMPTS {
         // An address of this machine accepts or refuses at once; whatever else is wrong with it, bind tells.
         match tokio::time::timeout(PAUSE, tokio::net::TcpStream::connect(target)).await {

@@ -23,6 +23,7 @@ mod settings;
 mod stats;
 mod upstream;
 mod worker;
+mod worker_generation;
 
 pub use access_log::{AccessLogError, AccessLogSink};
 pub use clock::civil as civil_date;

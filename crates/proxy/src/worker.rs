@@ -1,29 +1,27 @@
 //! A worker: one thread, one runtime, everything that its streams need.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use wasmgate_config::{Cluster, RouteTable};
-use wasmgate_plugin::{PluginWorker, StreamPort, WorkerPlugin};
+use wasmgate_plugin::{PluginWorker, WorkerPlugin};
 
 use crate::access_log::{self, Entry};
 use crate::callout::Callouts;
-use crate::chain::{ChainFilter, WorkerStep};
 use crate::clock::DateCache;
 use crate::connection;
 use crate::generation::Generation;
 use crate::idle::{self, IdleTable};
 use crate::settings::Settings;
-use crate::stats::{ClusterCounters, ClusterStats, GatewayStats, WorkerStats};
+use crate::stats::{GatewayStats, WorkerStats};
 use crate::upstream::Pool;
+use crate::worker_generation::WorkerGeneration;
 
 /// What the control side tells a worker.
 pub(crate) enum Command {
@@ -106,136 +104,21 @@ impl WorkerContext {
     }
 }
 
-/// A generation with this worker's VMs.
-#[derive(Debug, Default)]
-pub(crate) struct WorkerGeneration {
-    listeners: Vec<WorkerListener>,
-    /// By the address of the cluster, which the route holds: no hash of a name per request.
-    clusters: RefCell<HashMap<usize, Rc<WorkerCluster>>>,
-    /// All clusters of the configuration.
-    by_name: BTreeMap<Arc<str>, Arc<Cluster>>,
-    gateway_stats: Option<Arc<GatewayStats>>,
-    worker: usize,
-}
-
-#[derive(Debug)]
-struct WorkerListener {
-    address: SocketAddr,
-    routes: Arc<RouteTable>,
-    chain: Vec<WorkerStep>,
-}
-
-#[derive(Debug)]
-struct WorkerCluster {
-    /// Keeps the cluster alive for as long as its address is a key.
-    _cluster: Arc<Cluster>,
-    stats: Arc<ClusterStats>,
-    next: Cell<usize>,
-    equal_weights: bool,
-}
-
-impl WorkerGeneration {
-    /// The listener of a connection, if it still exists.
-    pub(crate) fn listener(&self, local: SocketAddr) -> Option<usize> {
-        let exact = self.listeners.iter().position(|l| l.address == local);
-        exact.or_else(|| {
-            self.listeners
-                .iter()
-                .position(|l| l.address.ip().is_unspecified() && l.address.port() == local.port())
-        })
-    }
-
-    pub(crate) fn routes(&self, listener: usize) -> Option<&RouteTable> {
-        self.listeners.get(listener).map(|l| &*l.routes)
-    }
-
-    /// The chain for a new stream, and the port through which its plug-ins are reached from outside.
-    pub(crate) fn filters(&self, listener: usize) -> (SmallVec<[ChainFilter; 2]>, Option<Rc<StreamPort>>) {
-        let Some(listener) = self.listeners.get(listener).filter(|l| !l.chain.is_empty()) else {
-            return (SmallVec::new(), None);
-        };
-        let port = Rc::new(StreamPort::default());
-        let filters = listener.chain.iter().enumerate().map(|(i, step)| step.filter(&port, i)).collect();
-        (filters, Some(port))
-    }
-
-    /// A cluster that call-outs can name.
-    pub(crate) fn cluster_named(&self, name: &str) -> Option<Arc<Cluster>> {
-        self.by_name.get(name).cloned()
-    }
-
-    /// Waits for VMs that are being replaced: what a plug-in did to one stream shall not cost the next one.
-    pub(crate) async fn plugins_ready(&self, local: SocketAddr) {
-        let Some(listener) = self.listener(local).and_then(|l| self.listeners.get(l)) else { return };
-        for plugin in listener.chain.iter().filter_map(WorkerStep::restarting) {
-            plugin.ready().await;
-        }
-    }
-
-    pub(crate) fn has_filters(&self, listener: Option<usize>) -> bool {
-        listener.and_then(|l| self.listeners.get(l)).is_some_and(|l| !l.chain.is_empty())
-    }
-
-    fn cluster(&self, cluster: &Arc<Cluster>) -> Option<Rc<WorkerCluster>> {
-        let key = Arc::as_ptr(cluster) as usize;
-        if let Some(known) = self.clusters.borrow().get(&key) {
-            return Some(Rc::clone(known));
-        }
-        let stats = self.gateway_stats.as_ref()?.cluster(&cluster.name);
-        let first = cluster.endpoints.first().map(|e| e.weight);
-        let equal_weights = cluster.endpoints.iter().all(|e| Some(e.weight) == first);
-        let made = Rc::new(WorkerCluster {
-            _cluster: Arc::clone(cluster),
-            stats,
-            next: Cell::new(fastrand::usize(..)),
-            equal_weights,
-        });
-        self.clusters.borrow_mut().insert(key, Rc::clone(&made));
-        Some(made)
-    }
-
-    /// The next endpoint: in turn when all weigh the same, else by weight.
-    pub(crate) fn endpoint(&self, cluster: &Arc<Cluster>) -> Option<SocketAddr> {
-        let endpoints = &cluster.endpoints;
-        if let [only] = endpoints.as_slice() {
-            return Some(only.address);
-        }
-        let runtime = self.cluster(cluster)?;
-        if runtime.equal_weights {
-            let n = runtime.next.get();
-            runtime.next.set(n.wrapping_add(1));
-            return endpoints.get(n.checked_rem(endpoints.len())?).map(|e| e.address);
-        }
-        let total: u64 = endpoints.iter().map(|e| u64::from(e.weight)).sum();
-        let mut at = fastrand::u64(..).checked_rem(total)?;
-        endpoints
-            .iter()
-            .find(|e| match at.checked_sub(u64::from(e.weight)) {
-                Some(rest) => {
-                    at = rest;
-                    false
-                }
-                None => true,
-            })
-            .map(|e| e.address)
-    }
-
-    pub(crate) fn count(&self, cluster: &Arc<Cluster>, count: impl FnOnce(&ClusterCounters)) {
-        if let Some(runtime) = self.cluster(cluster)
-            && let Some(shard) = runtime.stats.shards.get(self.worker)
-        {
-            count(shard);
-        }
-    }
-}
-
 /// The worker's own task: carries commands out one after the other.
 pub(crate) struct Worker {
     context: Rc<WorkerContext>,
     plugin_worker: Rc<PluginWorker>,
     /// VMs by version, so that versions that stay keep theirs.
     plugins: HashMap<u64, Rc<WorkerPlugin>>,
-    accepting: HashMap<SocketAddr, AbortHandle>,
+    accepting: HashMap<SocketAddr, Accepting>,
+    /// Listeners that are gone and may still have connections.
+    closing: Vec<watch::Sender<bool>>,
+}
+
+/// A listener's socket on this worker.
+struct Accepting {
+    task: AbortHandle,
+    /// Tells its connections to end with the request at hand.
     drain: watch::Sender<bool>,
 }
 
@@ -265,7 +148,7 @@ impl Worker {
             context,
             plugins: HashMap::new(),
             accepting: HashMap::new(),
-            drain: watch::Sender::new(false),
+            closing: Vec::new(),
         }
     }
 
@@ -310,23 +193,9 @@ impl Worker {
             used.insert(version.id, Rc::clone(plugin));
             Rc::clone(plugin)
         };
-        let listeners = generation
-            .listeners
-            .iter()
-            .map(|l| WorkerListener {
-                address: l.address,
-                routes: Arc::clone(&l.routes),
-                chain: WorkerStep::chain(&l.chain, &mut worker_plugin),
-            })
-            .collect();
+        let stats = Arc::clone(&self.context.gateway_stats);
+        let next = WorkerGeneration::new(generation, &mut worker_plugin, stats, index);
         self.plugins = used;
-        let next = WorkerGeneration {
-            listeners,
-            clusters: RefCell::default(),
-            by_name: generation.clusters.clone(),
-            gateway_stats: Some(Arc::clone(&self.context.gateway_stats)),
-            worker: index,
-        };
         *self.context.generation.borrow_mut() = Rc::new(next);
         self.context.stats.set_generation(generation.id);
     }
@@ -338,23 +207,26 @@ impl Worker {
                 return tracing::error!(target: "main", "worker {}: cannot listen on {address}: {e}", self.context.index);
             }
         };
-        let (context, drain) = (Rc::clone(&self.context), self.drain.subscribe());
-        let task = tokio::task::spawn_local(accept(context, listener, address, drain));
-        self.accepting.insert(address, task.abort_handle());
+        let (context, drain) = (Rc::clone(&self.context), watch::Sender::new(false));
+        let accept = accept(context, listener, address, drain.subscribe());
+        let task = tokio::task::spawn_local(accept).abort_handle();
+        self.accepting.insert(address, Accepting { task, drain });
     }
 
+    /// Accepts no more on an address; its connections end with the request at hand.
     fn stop_listening(&mut self, address: SocketAddr) {
-        if let Some(task) = self.accepting.remove(&address) {
+        self.closing.retain(|drain| drain.receiver_count() > 0);
+        if let Some(Accepting { task, drain }) = self.accepting.remove(&address) {
             task.abort();
+            drain.send_replace(true);
+            self.closing.push(drain);
         }
     }
 
     /// Lets every connection finish what it has begun.
     async fn drain(&mut self) {
-        for (_, task) in self.accepting.drain() {
-            task.abort();
-        }
-        self.drain.send_replace(true);
+        let addresses: Vec<SocketAddr> = self.accepting.keys().copied().collect();
+        addresses.into_iter().for_each(|address| self.stop_listening(address));
         let active = &self.context.stats.downstream_connections_active;
         let ended = async {
             while active.get() > 0 {

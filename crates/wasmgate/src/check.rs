@@ -21,6 +21,7 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<ExitCode, Comman
     let mut diagnostics = store.replace(&files);
     let (snapshot, more) = compile(&store.resources(), &identity(config));
     diagnostics.extend(more);
+    diagnostics.extend(convert::missing_variables(&snapshot, &host_env(config)));
     diagnostics.sort_by(|a, b| (&a.file, a.position).cmp(&(&b.file, b.position)));
     for diagnostic in &diagnostics {
         say(&diagnostic.to_string());

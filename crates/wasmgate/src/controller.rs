@@ -146,6 +146,7 @@ impl Controller {
         let mut diagnostics = self.store.replace(&files);
         let (snapshot, more) = compile(&self.store.resources(), &self.identity);
         diagnostics.extend(more);
+        diagnostics.extend(convert::missing_variables(&snapshot, &self.host_env));
         self.report(&diagnostics);
         let invalid = self.store.invalid().to_vec();
         let definitions: Vec<Arc<PluginDefinition>> =
@@ -210,10 +211,17 @@ impl Controller {
         }
         let errors = self.gateway.publish(generation).await;
         let failed: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let listening = self.gateway.listening();
+        // At the start it is the end of the process when none opens.
+        let then = match (listening.is_empty(), starting) {
+            (true, true) => "",
+            (true, false) => "; it is tried again",
+            (false, _) => "; it is tried again, and what is open goes on serving until then",
+        };
         for error in failed.iter().filter(|e| !self.published.failed.contains(e)) {
-            tracing::error!(target: "main", "{error}; it is tried again");
+            tracing::error!(target: "main", "{error}{then}");
         }
-        for address in self.gateway.listening().iter().filter(|a| id > 1 && !open.contains(a)) {
+        for address in listening.iter().filter(|a| id > 1 && !open.contains(a)) {
             tracing::info!(target: "main", "listening on {address}");
         }
         self.published = Published { id, snapshot: Some(snapshot), versions, in_chain, failed };

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmgate_artifact::{Digest, ModuleSource, PullMode, Reference};
-use wasmgate_config::{Credential, EnvValue, FailStrategy, ModuleUrl, PluginSpec, PullPolicy, Snapshot};
+use wasmgate_config::{
+    Credential, Diagnostic, EnvValue, FailStrategy, ModuleUrl, PluginSpec, PullPolicy, Severity, Snapshot,
+};
 use wasmgate_host::{Limits, PluginContext};
 use wasmgate_plugin::PluginDefinition;
 
@@ -40,6 +42,7 @@ pub(crate) fn definition(spec: &PluginSpec, host_env: &[(String, String)]) -> Pl
             .into(),
         source: source(&spec.url),
         pull_mode: pull_mode(spec),
+        revision: (pull_mode(spec) == PullMode::Always && spec.sha256.is_none()).then_some(spec.revision),
         docker_config,
         secret_error,
         sha256: spec.sha256.as_deref().and_then(Digest::parse),
@@ -48,8 +51,8 @@ pub(crate) fn definition(spec: &PluginSpec, host_env: &[(String, String)]) -> Pl
         allowed_capabilities: spec.options.allowed_capabilities.clone(),
         fail_strategy: match spec.fail_strategy {
             FailStrategy::Open => wasmgate_plugin::FailStrategy::Open,
-            // Every strategy gets a fresh VM: reload differs from close only in Envoy.
-            FailStrategy::Close | FailStrategy::Reload => wasmgate_plugin::FailStrategy::Close,
+            FailStrategy::Close => wasmgate_plugin::FailStrategy::Close,
+            FailStrategy::Reload => wasmgate_plugin::FailStrategy::Reload,
         },
         phase: spec.phase.as_str(),
         priority: spec.priority,
@@ -84,6 +87,26 @@ fn environment(spec: &PluginSpec, host_env: &[(String, String)]) -> Vec<(String,
             EnvValue::Inline(value) => out.push((name.clone(), value.clone())),
             // One that does not exist here is left out, as Envoy does.
             EnvValue::Host => out.extend(host_env.iter().find(|(n, _)| n == name).cloned()),
+        }
+    }
+    out
+}
+
+/// Variables that plug-ins ask for and do not get.
+pub(crate) fn missing_variables(snapshot: &Snapshot, host_env: &[(String, String)]) -> Vec<Diagnostic> {
+    let mut out = Vec::new();
+    for spec in &snapshot.plugins {
+        for (name, value) in &spec.env {
+            if matches!(value, EnvValue::Host) && !host_env.iter().any(|(n, _)| n == name) {
+                out.push(Diagnostic {
+                    severity: Severity::Warning,
+                    file: Arc::clone(&spec.file),
+                    position: spec.position,
+                    resource: Some(spec.resource.clone()),
+                    field: "spec.vmConfig.env".to_owned(),
+                    message: format!("{name} is not set, or not allowed by --allow-host-env {name}: the plug-in does not get it"),
+                });
+            }
         }
     }
     out

@@ -7,10 +7,11 @@
     reason = "a test ends at the first thing that is wrong"
 )]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmgate_testkit::client::{RawClient, once, request};
 use wasmgate_testkit::gateway::{GatewayBuilder, PATIENCE, RunningGateway};
+use wasmgate_testkit::load::Load;
 use wasmgate_testkit::peers::process::wait_until;
 use wasmgate_testkit::upstream::{Behaviour, Upstream};
 use wasmgate_testkit::{manifests, plugins};
@@ -125,20 +126,44 @@ fn a_leak_ends_at_the_memory_limit() {
 }
 
 #[test]
-fn a_storm_of_panics_hurts_no_other_plug_in_and_ends() {
+fn a_storm_of_panics_leaves_the_others_their_turn_and_the_log_readable() {
     let upstream = Upstream::ok("fine").unwrap();
     let gateway = gateway(&upstream, "");
+    let load = Load::start(gateway.address(), 1, "/", &[]);
     let mut client = RawClient::connect(gateway.address()).unwrap();
-    for _ in 0..40 {
-        assert_eq!(
-            client.request(&request("GET", "/", &[("x-edge", "request:panic")], "")).unwrap().status,
-            503
-        );
+    for _ in 0..60 {
+        let answer = client.request(&request("GET", "/", &[("x-edge", "request:panic")], "")).unwrap();
+        assert_eq!(answer.status, 503);
+        std::thread::sleep(Duration::from_millis(20));
     }
-    // The first few get a fresh VM each, then new ones are made slower and slower.
-    let faults = faults(&gateway, "trap");
-    assert!((9..40).contains(&faults), "{faults}");
-    gateway.wait_for_answer("/", &[], |a| a.status == 200).unwrap();
+    let report = load.stop();
+    let count =
+        |status| report.answers.iter().filter(|((s, _), _)| *s == status).map(|(_, n)| *n).sum::<u64>();
+    // A stream whose VM fails in the middle shares its fate; the others wait for the next VM.
+    assert!(count(200) > 10 * count(503) && report.failures.is_empty(), "{report:?}");
+    assert_eq!(faults(&gateway, "trap"), 60, "each got a VM");
+    let stats = gateway.admin_get("/stats").unwrap().text();
+    assert!(!stats.contains("wasm_restarting"), "{stats}");
+    assert_eq!(gateway.log().matches("Function: proxy_on_request_headers failed").count(), 10);
+    assert_eq!(order(&gateway, "").text(), "fine");
+}
+
+#[test]
+fn a_stream_that_needs_a_vm_that_failed_in_another_says_so() {
+    let slow = Upstream::start(Behaviour::Script(|request| {
+        (!request.contains("/slow")).then(|| "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine".to_owned())
+    }));
+    let slow = slow.unwrap();
+    let gateway = gateway(&slow, "");
+    let mut paused = RawClient::connect(gateway.address()).unwrap();
+    paused.send(&request("GET", "/", &[("x-edge", "pause")], "")).unwrap();
+    let log = "edge pauses";
+    gateway.wait_for_log(log).unwrap();
+    assert_eq!(order(&gateway, "request:panic").status, 503);
+    assert_eq!(paused.answer(false).unwrap().status, 503, "nothing could resume it");
+    let stats = gateway.admin_get("/stats").unwrap().text();
+    assert!(stats.contains("http.local_reply.wasm_fail_stream: 1"), "{stats}");
+    assert!(stats.contains("http.local_reply.wasm_vm_failed: 1"), "{stats}");
 }
 
 #[test]

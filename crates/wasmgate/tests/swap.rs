@@ -8,7 +8,7 @@
 )]
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmgate_artifact::{Image, ImageKind, Reference, RegistryCredential, push};
 use wasmgate_sandbox::{Authentication, Fault, FaultTarget, Registry, RegistryOptions};
@@ -16,7 +16,7 @@ use wasmgate_testkit::client::{RawClient, once, request};
 use wasmgate_testkit::gateway::{GatewayBuilder, PATIENCE, RunningGateway};
 use wasmgate_testkit::load::Load;
 use wasmgate_testkit::peers::process::wait_until;
-use wasmgate_testkit::upstream::Upstream;
+use wasmgate_testkit::upstream::{Behaviour, Upstream};
 use wasmgate_testkit::{manifests, plugins};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wasmgate");
@@ -323,6 +323,70 @@ fn a_listener_whose_port_becomes_free_opens_without_a_change() {
     assert_eq!(once(address, &request("GET", "/", &[], "")).unwrap().text(), DENIED);
     let said = gateway.log().matches("Address already in use").count();
     assert_eq!(said, 1, "{}", gateway.log());
+}
+
+#[test]
+fn a_listener_that_cannot_take_anothers_place_leaves_it_open() {
+    let scene = Scene::new();
+    let gateway = scene.gateway();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let load = Load::start(gateway.address(), 2, "/", &[]);
+    gateway.write("gateway.yaml", &manifests::gateway(taken.local_addr().unwrap().port())).unwrap();
+    let line = gateway.wait_for_log("Address already in use").unwrap();
+    assert!(line.contains("what is open goes on serving until then"), "{line}");
+    // An address that this machine does not have is called by its name.
+    let elsewhere = manifests::gateway(gateway.address().port()).replace("127.0.0.1", "192.0.2.1");
+    gateway.write("gateway.yaml", &elsewhere).unwrap();
+    gateway.wait_for_log("Cannot assign requested address").unwrap();
+    assert_eq!(gateway.get("/", &[]).unwrap().text(), DENIED);
+    let report = load.stop();
+    assert_eq!(report.failures, Vec::<String>::new());
+    assert_eq!(report.answers.into_keys().collect::<Vec<_>>(), [(403, DENIED.to_owned())]);
+}
+
+#[test]
+fn connections_of_a_listener_that_moves_end_with_the_request_at_hand() {
+    let scene = Scene::new();
+    let pieces = vec![b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nsl".to_vec(), b"ow".to_vec()];
+    let slow = Upstream::start(Behaviour::Pieces(pieces, Duration::from_millis(700))).unwrap();
+    let gateway = scene.gateway();
+    gateway
+        .write(
+            "backend.yaml",
+            &format!("{}---\n{}", manifests::service_entry(slow.address()), manifests::route()),
+        )
+        .unwrap();
+    let mut busy = RawClient::connect(gateway.address()).unwrap();
+    let mut idle = RawClient::connect(gateway.address()).unwrap();
+    assert_eq!(idle.request(&request("GET", "/", &[], "")).unwrap().text(), DENIED);
+    gateway.wait_for_answer("/", &[("allow", "true")], |a| a.text() == "slow").unwrap();
+    let before = slow.requests().len();
+    busy.send(&request("GET", "/", &[("allow", "true")], "")).unwrap();
+    wait_until(Instant::now() + PATIENCE, || (slow.requests().len() > before).then_some(())).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    gateway.write("gateway.yaml", &manifests::gateway(free.port())).unwrap();
+    gateway.wait_for_log(&format!("listening on {free}")).unwrap();
+    assert!(idle.is_closed(), "an idle connection is closed and told nothing wrong");
+    let answer = busy.answer(false).unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "slow"));
+    assert!(busy.is_closed());
+    assert_eq!(once(free, &request("GET", "/", &[], "")).unwrap().text(), DENIED);
+}
+
+#[test]
+fn whatever_changes_in_a_manifest_asks_again_under_always() {
+    let scene = Scene::new();
+    scene.push("moving", &module(plugins::header_authorization_rust().into()));
+    let gateway = scene.gateway();
+    gateway.write("plugin.yaml", &scene.plugin("moving", "  imagePullPolicy: Always\n")).unwrap();
+    gateway.wait_for_plugin(NAME, "state", "ready").unwrap();
+    let second = "Forbidden by version 0.0.2!!";
+    scene.push("moving", &changed(&module(plugins::header_authorization_rust().into()), second));
+    let touched = scene
+        .plugin("moving", "  imagePullPolicy: Always\n")
+        .replace("  namespace: istio-system\n", "  namespace: istio-system\n  annotations: {rollout: now}\n");
+    gateway.write("plugin.yaml", &touched).unwrap();
+    gateway.wait_for_answer("/", &[], |a| a.text() == second).unwrap();
 }
 
 #[test]

@@ -101,7 +101,10 @@ impl HttpContext for Stream {
                 let body = text(self.get_property(vec!["edge"]));
                 self.send_http_response(200, vec![], Some(body.as_bytes()));
             }
-            "pause" => return Action::Pause,
+            "pause" => {
+                log::info!("edge pauses");
+                return Action::Pause;
+            }
             _ => {}
         }
         Action::Continue
