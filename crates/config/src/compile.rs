@@ -215,7 +215,7 @@ impl<'a> Compiler<'a> {
             let Spec::Gateway(gateway) = &resource.spec else { continue };
             for listener in &gateway.listeners {
                 for address in addresses(gateway, listener.port) {
-                    by_address.entry(address).or_default();
+                    by_address.entry(address).or_insert_with(|| RouteTableBuilder::new(address.port()));
                     gateways.entry(address).or_default().push(&resource.id);
                 }
             }
@@ -515,7 +515,9 @@ fn add_rules(
                 headers: one.headers.clone(),
                 query: one.query.clone(),
             };
-            let compiled = Route { name: Arc::clone(&name), matches, backends: backends.clone() };
+            let virtual_host = Arc::clone(&name);
+            let compiled =
+                Route { name: Arc::clone(&name), virtual_host, matches, backends: backends.clone() };
             table.add(host, is_exact, path, (&resource.meta.creation_timestamp, &id, r, m), compiled);
         }
     }

@@ -35,6 +35,8 @@ pub struct RouteMatch {
 pub struct Route {
     /// Name in logs.
     pub name: Arc<str>,
+    /// Istio's name of the virtual host that it belongs to: hostname and port. Set by [`RouteTableBuilder::add`].
+    pub virtual_host: Arc<str>,
     /// Conditions.
     pub matches: RouteMatch,
     /// In the manifest's order.
@@ -254,6 +256,7 @@ struct Candidate {
 /// Collects routes and sorts them once.
 #[derive(Default)]
 pub struct RouteTableBuilder {
+    port: u16,
     candidates: Vec<Candidate>,
 }
 
@@ -264,6 +267,11 @@ impl std::fmt::Debug for RouteTableBuilder {
 }
 
 impl RouteTableBuilder {
+    /// A table for a listener's port.
+    pub fn new(port: u16) -> Self {
+        Self { port, candidates: Vec::new() }
+    }
+
     /// Adds a route. `host`: lower case, may begin with `*.`, `None` for any. `origin`: creation timestamp,
     /// `namespace/name`, number of the rule, number of the match.
     pub fn add(
@@ -272,9 +280,10 @@ impl RouteTableBuilder {
         is_exact: bool,
         path: &str,
         origin: (&str, &str, usize, usize),
-        route: Route,
+        mut route: Route,
     ) {
         use std::cmp::Reverse;
+        route.virtual_host = format!("{}:{}", host.unwrap_or("*"), self.port).into();
         let matches = &route.matches;
         let precedence = (
             matches.method.is_none(),
@@ -339,7 +348,7 @@ mod tests {
             path: &str,
             matches: RouteMatch,
         ) -> Self {
-            let route = Route { name: name.into(), matches, backends: Vec::new() };
+            let route = Route { name: name.into(), virtual_host: "".into(), matches, backends: Vec::new() };
             self.0.add(host, is_exact, path, ("", "ns/r", self.1, 0), route);
             self.1 += 1;
             self
@@ -463,6 +472,7 @@ mod tests {
     fn weights_decide_in_proportion_and_zero_gets_nothing() {
         let backend = |weight| Backend { weight, cluster: None };
         let route = Route {
+            virtual_host: "".into(),
             name: "r".into(),
             matches: RouteMatch::default(),
             backends: vec![backend(1), backend(0), backend(3)],
@@ -474,6 +484,7 @@ mod tests {
         }
         assert_eq!(hits, [100, 0, 300]);
         let none = Route {
+            virtual_host: "".into(),
             name: "r".into(),
             matches: RouteMatch::default(),
             backends: vec![backend(0), backend(0)],

@@ -17,11 +17,15 @@ pub(crate) fn find(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
             data.request.get(&name.to_ascii_lowercase()).map(PropertyValue::text)
         }
         [b"request", field] => request(&data.request, info, field),
-        [b"response", b"headers"] => data.response.as_ref().map(|r| joined(|each| r.for_each(each))),
+        // Before there is one, a map without entries.
+        [b"response", b"headers"] => Some(joined(|each| data.response.iter().for_each(|r| r.for_each(each)))),
         [b"response", b"headers", name] => {
             data.response.as_ref()?.with(&name.to_ascii_lowercase(), |value| PropertyValue::text(value))
         }
-        [b"response", b"trailers"] => data.response_trailers.as_ref().map(trailers),
+        [b"response", b"trailers"] => Some(joined(|each| {
+            let pairs = data.response_trailers.iter().flatten();
+            pairs.for_each(|(name, value)| each(name.as_str().as_bytes(), value.as_bytes()));
+        })),
         [b"response", field] => response(data, field),
         [b"source", b"address"] => Some(PropertyValue::text(info.downstream_remote.to_string())),
         [b"source", b"port"] => Some(PropertyValue::Int(info.downstream_remote.port().into())),
@@ -34,6 +38,7 @@ pub(crate) fn find(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
         [b"connection", b"requested_server_name"] => Some(PropertyValue::text("")),
         [b"upstream", field] => upstream(info, field),
         [b"xds", b"route_name"] | [b"route_name"] => named(&info.route_name),
+        [b"xds", b"virtual_host_name"] => named(&info.virtual_host_name),
         [b"xds", b"cluster_name"] | [b"cluster_name"] => named(&info.cluster_name),
         _ => None,
     }
@@ -78,6 +83,7 @@ fn response(data: &StreamData, field: &[u8]) -> Option<PropertyValue> {
         b"code_details" if !info.response_code_details.is_empty() => {
             Some(PropertyValue::text(info.response_code_details.as_bytes()))
         }
+        b"flags" => Some(PropertyValue::Int(flags(info.response_flags))),
         b"size" => Some(size(info.bytes_sent)),
         b"total_size" => {
             let headers = data.response.as_ref().map_or(0, |r| map_size(&r.headers));
@@ -92,6 +98,25 @@ fn response(data: &StreamData, field: &[u8]) -> Option<PropertyValue> {
                 .or_else(|| status(&data.response.as_ref()?.headers))
         }
         _ => None,
+    }
+}
+
+/// Envoy's bit for a short flag (spec: proxy-wasm-host §14.3).
+fn flags(short: &str) -> i64 {
+    match short {
+        "UH" => 0x2,
+        "UT" => 0x4,
+        "UR" => 0x10,
+        "UF" => 0x20,
+        "UC" => 0x40,
+        "UO" => 0x80,
+        "NR" => 0x100,
+        "DC" => 0x4000,
+        "SI" => 0x1_0000,
+        "DPE" => 0x4_0000,
+        "UPE" => 0x80_0000,
+        "NC" => 0x100_0000,
+        _ => 0,
     }
 }
 
@@ -134,8 +159,4 @@ fn joined(for_each: impl Fn(Each<'_>)) -> PropertyValue {
         None => pairs.push((name.to_vec(), value.to_vec())),
     });
     PropertyValue::Map(pairs.into_iter().map(|(name, value)| (name, PropertyValue::Bytes(value))).collect())
-}
-
-fn trailers(map: &HeaderMap) -> PropertyValue {
-    joined(|each| map.iter().for_each(|(name, value)| each(name.as_str().as_bytes(), value.as_bytes())))
 }

@@ -81,6 +81,7 @@ impl Exchange {
             downstream_remote: downstream.remote,
             downstream_local: downstream.local,
             route_name: worker.no_name(),
+            virtual_host_name: worker.no_name(),
             cluster_name: worker.no_name(),
             upstream_host: None,
             upstream_local: None,
@@ -138,6 +139,8 @@ impl Exchange {
         let random = route.as_ref().filter(|r| r.backends.len() > 1).map_or(0, |_| fastrand::u64(..));
         let cluster = route.as_ref().and_then(|r| r.backend(random)).and_then(|b| b.cluster.clone());
         let no_name = self.downstream.worker.no_name();
+        data.info.virtual_host_name =
+            route.as_ref().map_or_else(|| Arc::clone(&no_name), |r| Arc::clone(&r.virtual_host));
         data.info.route_name = route.as_ref().map_or_else(|| Arc::clone(&no_name), |r| Arc::clone(&r.name));
         data.info.cluster_name = cluster.as_ref().map_or(no_name, |c| Arc::clone(&c.name));
         (self.route, self.cluster) = (route, cluster);
@@ -345,9 +348,7 @@ impl Exchange {
             return Err(io::Error::other("a response without a head"));
         };
         let Some(status) = response.status else {
-            self.stream.data_mut().info.response_code_details =
-                "filter_removed_required_response_headers{missing_required_header}".into();
-            return Ok(self.missing_status(date));
+            return Err(io::Error::other("a response without a status"));
         };
         // Filters read the head again in later callbacks; without filters nobody does.
         let mut headers =
@@ -363,19 +364,6 @@ impl Exchange {
         }
         self.status = status.as_u16();
         Ok(ResponseParts { status, headers, end })
-    }
-
-    /// A filter took the status away: the upstream's body must not follow the answer.
-    fn missing_status(&mut self, date: HeaderValue) -> ResponseParts {
-        let reply = Reason::ResponseHeadersRemoved.reply();
-        let mut headers = HeaderMap::new();
-        let _ = headers.try_insert(DATE, date);
-        if let Some(server) = &self.downstream.worker.settings.server {
-            let _ = headers.try_insert(SERVER, server.clone());
-        }
-        self.upstream = Upstream::Over;
-        self.status = reply.status.as_u16();
-        ResponseParts { status: reply.status, headers, end: true }
     }
 
     fn reset_error(&mut self) -> io::Error {

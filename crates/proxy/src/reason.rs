@@ -29,8 +29,6 @@ pub(crate) enum Reason {
     StreamIdle,
     /// A filter took away what a request needs.
     RequestHeadersRemoved,
-    /// A filter took away what a response needs.
-    ResponseHeadersRemoved,
     /// CONNECT is not served.
     ConnectUnsupported,
 }
@@ -73,13 +71,7 @@ impl Reason {
                 503,
                 "DPE",
                 "filter_removed_required_request_headers{missing_required_header}",
-                "missing required header",
-            ),
-            Self::ResponseHeadersRemoved => (
-                502,
-                "UPE",
-                "filter_removed_required_response_headers{missing_required_header}",
-                "missing required header: :status",
+                "missing required header: :method",
             ),
             Self::ConnectUnsupported => (405, "", "connect_unsupported", ""),
         };

@@ -28,6 +28,8 @@ pub struct StreamInfo {
     pub downstream_local: SocketAddr,
     /// Empty when no route matched.
     pub route_name: Arc<str>,
+    /// Empty when no route matched.
+    pub virtual_host_name: Arc<str>,
     /// Empty when no cluster was chosen.
     pub cluster_name: Arc<str>,
     /// The endpoint that answered.

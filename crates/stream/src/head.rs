@@ -70,9 +70,9 @@ impl RequestHead {
         match name {
             b":method" => self.method.as_ref().map(|m| m.as_str().as_bytes()),
             b":path" => self.path(),
-            b":authority" => self.authority.as_ref().map(HeaderValue::as_bytes),
+            // `host` is not among the pairs, and is found all the same, as in Envoy.
+            b":authority" | b"host" => self.authority.as_ref().map(HeaderValue::as_bytes),
             b":scheme" => Some(self.scheme.as_bytes()),
-            b"host" => None,
             _ => get(&self.headers, name),
         }
     }
@@ -284,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn pseudo_headers_are_ordinary_entries_and_host_is_none() {
+    fn pseudo_headers_are_ordinary_entries_and_host_is_the_authority() {
         let head = head();
         let mut seen = Vec::new();
         head.for_each(&mut |k, v| seen.push(format!("{}={}", k.escape_ascii(), v.escape_ascii())));
         assert_eq!(seen, [":authority=a.test", ":path=/p?q", ":method=GET", ":scheme=http", "x-a=1"]);
         assert_eq!(head.count(), seen.len());
-        assert_eq!(head.get(b"host"), None);
+        assert_eq!(head.get(b"host"), Some(&b"a.test"[..]));
     }
 
     #[test]

@@ -350,6 +350,20 @@ impl<F: Filter> Stream<F> {
             }
         }
         self.output(direction).headers = Some(end);
+        self.refuse_without_status();
+    }
+
+    /// A response whose status a filter has taken away cannot be sent: the proxy answers in its place, past the filters.
+    pub(crate) fn refuse_without_status(&mut self) {
+        let is_missing = self.data().response.as_ref().is_some_and(|r| r.status.is_none());
+        if is_missing && self.response.headers.is_some() {
+            self.reply(LocalReply::new(
+                StatusCode::BAD_GATEWAY,
+                "UPE",
+                "filter_removed_required_response_headers{missing_required_header}",
+                "missing required header: :status",
+            ));
+        }
     }
 
     fn feed_data(&mut self, direction: Direction, from: usize, bytes: Bytes, end: bool) {

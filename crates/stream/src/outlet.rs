@@ -26,6 +26,8 @@ impl<F: Filter> Stream<F> {
         if self.must_wait_for_body(Direction::Response) {
             return None;
         }
+        // A callback for the body may have come in between.
+        self.refuse_without_status();
         let end = self.response.headers.take()?;
         self.settle_length(Direction::Response, end);
         self.response.headers_taken = true;

@@ -171,6 +171,7 @@ fn stream(
         downstream_remote: address,
         downstream_local: address,
         route_name: "".into(),
+        virtual_host_name: "".into(),
         cluster_name: "".into(),
         upstream_host: None,
         upstream_local: None,

@@ -76,6 +76,10 @@ pub(crate) fn set_bytes<S: StreamContext>(
             | BufferType::DownstreamData
             | BufferType::UpstreamData),
         ) => buffer,
+        // The answer of a call-out: there is none here, or it cannot be written.
+        Some(BufferType::HttpCallResponseBody) if state.view.http_body.is_none() => {
+            return status(Status::NotFound);
+        }
         Some(_) | None => return status(Status::BadArgument),
     };
     let Some(current) = state.target().and_then(|s| s.body(buffer)) else {

@@ -239,6 +239,8 @@ pub(crate) fn send<S: StreamContext>(
         }
         // Nothing may follow the last message.
         GrpcLookup::Stream(_) | GrpcLookup::Call | GrpcLookup::WrongKind => Status::BadArgument,
+        // A unary call has no more messages, whether it is known or not.
+        GrpcLookup::Unknown if token & 3 == CallKind::Grpc as u32 => Status::BadArgument,
         GrpcLookup::Unknown => Status::NotFound,
     })
 }

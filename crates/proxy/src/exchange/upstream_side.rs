@@ -82,11 +82,11 @@ impl Exchange {
             self.resolve_route();
         }
         let request = &self.stream.data().request;
-        if request.path().is_none() || self.route.is_none() {
-            return self.fail(Reason::RouteNotFound);
-        }
         if request.method.is_none() {
             return self.fail(Reason::RequestHeadersRemoved);
+        }
+        if request.path().is_none() || self.route.is_none() {
+            return self.fail(Reason::RouteNotFound);
         }
         let Some(cluster) = &self.cluster else { return self.fail(Reason::BackendInvalid) };
         let Some(address) = self.generation.endpoint(cluster) else {

@@ -1,6 +1,7 @@
 //! Writing requests (RFC 9112 §3, §6).
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use http::Method;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use wasmgate_stream::RequestHead;
 
@@ -67,6 +68,11 @@ pub(crate) fn head(
         line(out, b"x-envoy-attempt-count", itoa(attempt).as_bytes());
     }
     let framing = match (end, length) {
+        // Without it an endpoint might wait for a body (RFC 9110 §8.6).
+        (true, None) if may_have_body(method) => {
+            out.put_slice(b"content-length: 0\r\n");
+            BodyFraming::Empty
+        }
         (true, _) => BodyFraming::Empty,
         (false, Some(length)) => BodyFraming::Length(length),
         (false, None) => {
@@ -76,6 +82,10 @@ pub(crate) fn head(
     };
     out.put_slice(b"\r\n");
     Ok(framing)
+}
+
+fn may_have_body(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT | Method::TRACE)
 }
 
 fn line(out: &mut BytesMut, name: &[u8], value: &[u8]) {
