@@ -1,9 +1,9 @@
 # One entry for everything; each target prints what it runs.
 
-.PHONY: help demo test lint unit bench fmt deps clean
+.PHONY: help demo test lint unit bench conformance fmt deps clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: ## Build, then run the whole story in one process
 	cargo build --release --locked -p wasmgate
@@ -30,6 +30,11 @@ bench: ## Run nginx, HAProxy, Envoy and Wasmgate in turn; report in bench/out
 	./target/release/wasmgate-bench --wasmgate target/release/wasmgate \
 		--go-plugin target/plugins/bench-go.wasm \
 		--rust-plugin examples/plugins/rust/header-authorization/header-authorization.wasm $(BENCH_ARGS)
+
+conformance: ## Run every Proxy-Wasm behaviour on HOST=wasmgate|envoy|both and print the matrix
+	./scripts/test-deps
+	cargo build --release --locked -p wasmgate -p wasmgate-conformance
+	./target/release/wasmgate-conformance --host $(or $(HOST),both)
 
 fmt: ## Format everything
 	cargo fmt --all

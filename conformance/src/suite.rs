@@ -1,0 +1,187 @@
+//! All cases on all hosts.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use wasmgate_testkit::plugins;
+
+use crate::case::{self, Case};
+use crate::endpoint::Endpoint;
+use crate::host::Host;
+use crate::matrix;
+use crate::run::{Seen, run};
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `wasmgate`, `envoy`.
+    pub hosts: Vec<&'static str>,
+    /// The folder with the cases.
+    pub cases: PathBuf,
+    /// Only cases whose name contains this.
+    pub filter: String,
+    /// Our binary.
+    pub wasmgate: PathBuf,
+    /// Where Envoy is kept, or is to be downloaded to.
+    pub peers_dir: PathBuf,
+    /// Print everything that was seen.
+    pub record: bool,
+    /// Also run on Envoy what is known to end its process.
+    pub crashes: bool,
+}
+
+/// Runs the cases and prints the matrix.
+///
+/// # Errors
+/// A case file that cannot be read, a host that does not start.
+pub fn run_suite(arguments: &Options, out: &mut dyn Write) -> Result<Totals, String> {
+    let mut cases = case::read(&arguments.cases)?;
+    cases.retain(|c| c.id.contains(&arguments.filter));
+    let mut cells = matrix::read(&arguments.cases.join("statuses.txt"))?;
+    cells.retain(|c| c.case.id.contains(&arguments.filter));
+    let all: Vec<Case> = cases.iter().chain(cells.iter().map(|c| &c.case)).cloned().collect();
+    let endpoint = Endpoint::start(&all).map_err(|e| e.to_string())?;
+    let module = plugins::rust("conformance/plugins/script", "script");
+    let configuration = case::configuration(&all);
+    let start = |name: &str| match name {
+        "wasmgate" => {
+            let program = std::path::absolute(&arguments.wasmgate)?.display().to_string();
+            Host::wasmgate(&program, &module, &configuration, endpoint.address())
+        }
+        _ => Host::envoy(&arguments.peers_dir, &module, &configuration, endpoint.address()),
+    };
+    let mut hosts = Vec::new();
+    for name in &arguments.hosts {
+        hosts.push((*name, start(name).map_err(|e| format!("{name}: {e}"))?));
+    }
+    // A host that does not answer any more has crashed: another takes its place.
+    let observe = |case: &Case, name: &str, host: &mut Host| -> Result<Option<Seen>, String> {
+        let error = |e: std::io::Error| format!("{}: {name}: {e}", case.id);
+        let seen = run(case, host, &endpoint).map_err(error)?;
+        if seen.answer.is_none() && !host.is_alive() {
+            *host = start(name).map_err(error)?;
+            return Ok(None);
+        }
+        Ok(Some(seen))
+    };
+    let names: Vec<_> = hosts.iter().map(|(name, _)| *name).collect();
+    let written = |e: std::io::Error| e.to_string();
+    let columns = "---|".repeat(hosts.len());
+    writeln!(out, "| behaviour | spec | checklist | {} |\n|---|---|---|{columns}", names.join(" | "))
+        .map_err(written)?;
+    let mut totals = Totals::default();
+    for case in &cases {
+        let mut verdicts = Vec::new();
+        let mut notes = Vec::new();
+        for (name, host) in &mut hosts {
+            let is_envoy = *name == "envoy";
+            let expected = case.expected(is_envoy);
+            if expected.trim() == CRASH && !arguments.crashes {
+                verdicts.push(CRASH);
+                continue;
+            }
+            let (missing, lines) = match observe(case, name, host)? {
+                Some(seen) => (seen.differences(expected), seen.lines()),
+                None if expected.trim() == CRASH => (Vec::new(), Vec::new()),
+                None => (vec!["an answer: the process has ended".to_owned()], Vec::new()),
+            };
+            verdicts.push(totals.verdict(missing.is_empty(), is_envoy && case.envoy.is_some()));
+            if arguments.record || !missing.is_empty() {
+                notes.push(format!("{name}: {missing:?}"));
+                notes.extend(lines);
+            }
+        }
+        totals.print(out, case, &case.id, &verdicts, &notes).map_err(written)?;
+    }
+    for cell in &cells {
+        let mut verdicts = Vec::new();
+        let mut notes = Vec::new();
+        for (name, host) in &mut hosts {
+            let is_envoy = *name == "envoy";
+            let wanted = if is_envoy { &cell.envoy } else { &cell.ours };
+            if wanted == CRASH && !arguments.crashes {
+                verdicts.push(CRASH);
+                continue;
+            }
+            let seen = observe(&cell.case, name, host)?;
+            let crashed = seen.is_none();
+            let trace = seen.and_then(|s| s.trace).unwrap_or_default();
+            let status =
+                cell.status(&trace).unwrap_or_else(|| if crashed { CRASH } else { "none" }.to_owned());
+            verdicts.push(totals.verdict(status == *wanted, is_envoy && cell.envoy != cell.ours));
+            if status != *wanted || arguments.record {
+                notes.push(format!("{name}: {status} instead of {wanted}: {trace}"));
+            }
+        }
+        let name = format!(
+            "{} in {}",
+            cell.case.script.trim_end().replacen(&format!("{}@1 ", cell.callback), "", 1),
+            cell.callback
+        );
+        totals.print(out, &cell.case, &name, &verdicts, &notes).map_err(written)?;
+    }
+    totals.report(out).map_err(written)?;
+    Ok(totals)
+}
+
+/// What is seen of a host whose process has ended.
+const CRASH: &str = "crash";
+
+/// What came of all cases.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Behaviours.
+    pub all: usize,
+    /// Behaviours that were not as they should be, by host.
+    pub failures: usize,
+    /// Behaviours where Envoy differs, by reason.
+    pub different: BTreeMap<String, usize>,
+}
+
+impl Totals {
+    fn verdict(&mut self, holds: bool, differs: bool) -> &'static str {
+        match (holds, differs) {
+            (true, false) => "yes",
+            (true, true) => "differs",
+            (false, _) => {
+                self.failures += 1;
+                "**NO**"
+            }
+        }
+    }
+
+    fn print(
+        &mut self,
+        out: &mut dyn Write,
+        case: &Case,
+        name: &str,
+        verdicts: &[&str],
+        notes: &[String],
+    ) -> std::io::Result<()> {
+        self.all += 1;
+        if case.envoy.is_some() {
+            *self.different.entry(case.why.clone()).or_default() += 1;
+        }
+        let checklist: Vec<String> = case.checklist.iter().map(ToString::to_string).collect();
+        writeln!(out, "| {name} | {} | {} | {} |", case.spec, checklist.join(", "), verdicts.join(" | "))?;
+        notes.iter().try_for_each(|note| writeln!(out, "      {note}"))
+    }
+
+    fn report(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        if !self.different.is_empty() {
+            writeln!(out, "\nWhere Envoy differs:")?;
+        }
+        for (why, count) in &self.different {
+            writeln!(out, "- {count} × {}", if why.is_empty() { "WITHOUT A REASON" } else { why })?;
+        }
+        let different: usize = self.different.values().sum();
+        writeln!(
+            out,
+            "\n{} behaviours: {} the same on both hosts, {different} where Envoy differs, {} not as they should be",
+            self.all,
+            self.all - different,
+            self.failures
+        )
+    }
+}
