@@ -24,13 +24,20 @@ pub struct GatewayBuilder {
     manifests: Vec<(String, String)>,
     arguments: Vec<String>,
     workers: u16,
+    patience: Duration,
 }
 
 impl GatewayBuilder {
     /// The program `wasmgate` with a Gateway on a leased port, two workers and no other manifest.
     #[must_use]
     pub fn new(program: &str) -> Self {
-        Self { program: program.into(), manifests: Vec::new(), arguments: Vec::new(), workers: 2 }
+        Self {
+            program: program.into(),
+            manifests: Vec::new(),
+            arguments: Vec::new(),
+            workers: 2,
+            patience: PATIENCE,
+        }
     }
 
     /// Adds a manifest.
@@ -54,6 +61,13 @@ impl GatewayBuilder {
         self
     }
 
+    /// Sets how long it may take to get ready.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Adds an argument to the command line.
     #[must_use]
     pub fn argument(mut self, argument: impl Into<String>) -> Self {
@@ -66,8 +80,8 @@ impl GatewayBuilder {
     /// # Errors
     /// When it does not become ready; with its log.
     pub fn run(self) -> io::Result<RunningGateway> {
+        let deadline = Instant::now() + self.patience;
         let gateway = self.spawn()?;
-        let deadline = Instant::now() + PATIENCE;
         let ready = wait_until(deadline, || gateway.admin_get("/ready").ok().filter(|a| a.status == 200));
         match ready {
             Some(_) => Ok(gateway),

@@ -102,3 +102,16 @@ pub fn caller() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| rust("crates/testkit/plugins/caller", "caller"))
 }
+
+/// A folder with plug-ins that nobody here wrote: `coraza.wasm`, and compiled ones of ABI 0.2.100 in `higress/`.
+///
+/// # Panics
+/// When they cannot be fetched or built: a test cannot go on.
+#[must_use]
+pub fn real() -> &'static Path {
+    static FETCHED: OnceLock<PathBuf> = OnceLock::new();
+    FETCHED.get_or_init(|| {
+        run(&mut Command::new(repository().join("scripts/real-plugins")));
+        target()
+    })
+}
