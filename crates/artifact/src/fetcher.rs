@@ -159,13 +159,12 @@ impl Fetcher {
         let _one = lock.lock().await;
         // What is addressed by content never changes; the rest is asked for again as the policy says.
         let asks_again = mode == PullMode::Always && reference.digest.is_none() && sha256.is_none();
-        let usable = |r: &Record| !asks_again && r.authorised.contains(&fingerprint) && r.fits(sha256);
-        if let Some(record) = self.store.find(&key).filter(usable)
+        let usable = |r: &Record| !asks_again && r.authorised.contains(&fingerprint);
+        if let Some(record) = self.store.find(&key, sha256).filter(usable)
             && let Some(cached) = self.undamaged(text, &record, sha256)
         {
             return cached;
         }
-        let known = self.store.find(&key);
         let _permit = self.permits.acquire().await;
         let plain_http = self.options.plain_http_registries.contains(&reference.registry);
         let client =
@@ -180,7 +179,7 @@ impl Fetcher {
             })
             .map_err(|e| e.stage("could not fetch manifest").stage("could not fetch Wasm OCI image"))?;
         // Whoever may read the manifest may have the module that it names.
-        let same = known.filter(|r| r.manifest == Some(manifest));
+        let same = self.store.find(&key, Some(manifest)).filter(|r| r.manifest == Some(manifest));
         let cached = same.is_some();
         let (wasm, layout) = match same {
             Some(record) => (record.wasm, record.layout),
@@ -197,7 +196,7 @@ impl Fetcher {
         check_pin(text, sha256, &[Some(wasm), Some(manifest), index])?;
         let mut authorised = self
             .store
-            .find(&key)
+            .find(&key, Some(manifest))
             .filter(|r| r.manifest == Some(manifest))
             .map(|r| r.authorised)
             .unwrap_or_default();
@@ -288,11 +287,8 @@ impl Fetcher {
     async fn fetch_url(&self, url: &str, mode: PullMode, sha256: Option<Digest>) -> Result<Fetched, Failure> {
         let lock = Arc::clone(self.in_flight.lock().entry(url.to_owned()).or_default());
         let _one = lock.lock().await;
-        let usable = |r: &Record| match sha256 {
-            Some(_) => r.fits(sha256),
-            None => mode == PullMode::IfNotPresent,
-        };
-        if let Some(record) = self.store.find(url).filter(usable)
+        let usable = sha256.is_some() || mode == PullMode::IfNotPresent;
+        if let Some(record) = self.store.find(url, sha256).filter(|_| usable)
             && let Some(cached) = self.undamaged(url, &record, sha256)
         {
             return cached;

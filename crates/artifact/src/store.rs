@@ -51,8 +51,12 @@ impl Record {
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    records: Mutex<BTreeMap<String, Record>>,
+    /// By reference, the one that was resolved last at the end.
+    records: Mutex<BTreeMap<String, Vec<Record>>>,
 }
+
+/// So many modules are remembered of one reference: a pin may go back to one of them without asking the server.
+const RECORDS_PER_REFERENCE_MAX: usize = 16;
 
 const INDEX_FILE: &str = "references.json";
 
@@ -107,14 +111,22 @@ impl Store {
         Ok(bytes)
     }
 
-    pub(crate) fn find(&self, reference: &str) -> Option<Record> {
-        let record = self.records.lock().get(reference).cloned()?;
-        self.path(record.wasm).exists().then_some(record)
+    /// The last module of a reference that is what a pin names; without one, the last.
+    pub(crate) fn find(&self, reference: &str, pin: Option<Digest>) -> Option<Record> {
+        let records = self.records.lock();
+        let record = records.get(reference)?.iter().rev().find(|r| r.fits(pin))?;
+        self.path(record.wasm).exists().then(|| record.clone())
     }
 
+    /// Remembers what a reference names now.
     pub(crate) fn record(&self, reference: &str, record: Record) -> Result<(), StoreError> {
         let mut records = self.records.lock();
-        records.insert(reference.to_owned(), record);
+        let known = records.entry(reference.to_owned()).or_default();
+        known.retain(|r| (r.wasm, r.manifest) != (record.wasm, record.manifest));
+        known.retain(|r| self.path(r.wasm).exists());
+        known.push(record);
+        let too_many = known.len().saturating_sub(RECORDS_PER_REFERENCE_MAX);
+        known.drain(..too_many);
         let path = self.root.join(INDEX_FILE);
         let json =
             serde_json::to_vec_pretty(&*records).map_err(|e| StoreError::new("write", &path, e.into()))?;
@@ -207,10 +219,31 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let record = Record { wasm, manifest: None, index: None, layout: Layout::Bare, authorised: vec![] };
         store.record("r.test/x:1", record.clone()).unwrap();
-        assert_eq!(Store::open(dir.path()).unwrap().find("r.test/x:1"), Some(record));
+        assert_eq!(Store::open(dir.path()).unwrap().find("r.test/x:1", None), Some(record));
         fs::write(store.path(wasm), b"modulo").unwrap();
         assert!(store.read(wasm).unwrap_err().to_string().contains("damaged"));
-        assert_eq!(store.find("r.test/x:1"), None, "the next fetch downloads it again");
+        assert_eq!(store.find("r.test/x:1", None), None, "the next fetch downloads it again");
+    }
+
+    #[test]
+    fn a_reference_remembers_what_it_named_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let module = |n: usize| store.put(format!("module {n}").as_bytes()).unwrap();
+        for n in 0..20 {
+            let record = Record {
+                wasm: module(n),
+                manifest: None,
+                index: None,
+                layout: Layout::Bare,
+                authorised: vec![],
+            };
+            store.record("x", record).unwrap();
+        }
+        let find = |pin| store.find("x", pin).map(|r| r.wasm);
+        assert_eq!(find(None), Some(module(19)));
+        assert_eq!(find(Some(module(4))), Some(module(4)));
+        assert_eq!(find(Some(module(3))), None, "only so many");
     }
 
     #[test]

@@ -166,6 +166,11 @@ async fn a_new_pin_is_looked_for_behind_a_reference_that_is_cached() {
     // What a pin names is there for good: not even Always asks.
     let before = scene.registry.requests().len();
     scene.fetch_as("t", PullMode::Always, None, Some(manifest)).await.unwrap();
+    let back = scene
+        .fetch_as("t", PullMode::Always, Some(&scene.config("p")), Some(Digest::of(WASM)))
+        .await
+        .unwrap();
+    assert_eq!(back.wasm, Digest::of(WASM), "a roll-back");
     assert_eq!(scene.registry.requests().len(), before);
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::stream::ContextId;
+
 /// Why a module was refused. The module cannot be used; the engine and other modules are fine.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -150,6 +152,9 @@ impl fmt::Display for FailureReason {
 pub struct Failure {
     /// The export that was called.
     pub function: &'static str,
+    /// The stream in whose name the guest acted: the callback's own, or the one that it had chosen with
+    /// `proxy_set_effective_context`, as SDKs do before they hand over an answer. `None`: the root context.
+    pub context: Option<ContextId>,
     /// What ended it.
     pub reason: FailureReason,
     /// The guest's frames, innermost first: demangled names, with file and line where the module has them.

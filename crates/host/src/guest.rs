@@ -78,13 +78,17 @@ impl<S: StreamContext> Guest<S> {
         let result = function.call(&mut self.store, params);
         let state = self.store.data_mut();
         state.flush_lines();
+        let acting = state.acting();
         let (stream, entry) = state.leave(result.is_err());
         match result {
             Ok(value) => (stream, Ok(Return { value, actions: entry.actions, replied: entry.reply_pending })),
             Err(error) => {
                 // What the guest asked for before it failed is dropped with the entry.
                 state.effects.clear();
-                let failure = Arc::new(failure(&mut self.store, name, &error, self.callback_time_max));
+                let failure = Arc::new(Failure {
+                    context: acting,
+                    ..failure(&mut self.store, name, &error, self.callback_time_max)
+                });
                 self.failed = Some(Arc::clone(&failure));
                 (stream, Err(failure))
             }
@@ -118,7 +122,7 @@ pub(crate) fn failure<S: StreamContext>(
         (Some(trap), ..) => FailureReason::Trap(trap.to_string()),
         (None, ..) => FailureReason::Trap(error.root_cause().to_string()),
     };
-    Failure { function, reason, frames: frames(error) }
+    Failure { function, context: None, reason, frames: frames(error) }
 }
 
 /// The engine prints one line per frame, and a second one where it knows file and line.

@@ -155,6 +155,12 @@ impl<S> VmState<S> {
         }
     }
 
+    /// The stream that the guest acts for; `None` is the root context.
+    pub(crate) fn acting(&self) -> Option<ContextId> {
+        let context = if self.effective == 0 { self.current } else { self.effective };
+        (context != ROOT).then_some(ContextId(context))
+    }
+
     /// What has been asked for the stream that hostcalls act on.
     pub(crate) fn target_entry(&mut self) -> Option<&mut Entry> {
         match self.effective {

@@ -171,10 +171,10 @@ impl VmCell {
     }
 
     /// Every other stream that the failed VM holds is dealt with as the fail strategy says: nothing can resume it.
-    pub(crate) fn release_streams(&self, then: impl Fn() -> SmallVec<[Then; 1]>) {
+    pub(crate) fn release_streams(&self, then: impl Fn(ContextId) -> SmallVec<[Then; 1]>) {
         let streams = std::mem::take(&mut *self.streams.borrow_mut());
-        for (port, filter) in streams.into_values() {
-            port.run_if_held(filter, then());
+        for (context, (port, filter)) in streams {
+            port.run_if_held(filter, then(context));
         }
         if let Some(task) = self.tick.borrow_mut().take() {
             task.abort();

@@ -63,10 +63,12 @@ fn translate(version: &PluginVersion, action: host::StreamAction) -> Option<Then
 }
 
 /// What the fail strategy says about a stream that a failed VM holds.
-pub(crate) fn on_failure(version: &PluginVersion) -> Then1 {
+pub(crate) fn on_failure(version: &PluginVersion, failure: &host::Failure, id: host::ContextId) -> Then1 {
+    let details =
+        if failure.context == Some(id) { response_code_details(&failure.reason) } else { VM_FAILED };
     match version.definition.fail_strategy {
         FailStrategy::Open => smallvec![Then::Bypass],
-        FailStrategy::Close | FailStrategy::Reload => smallvec![refusal(VM_FAILED)],
+        FailStrategy::Close | FailStrategy::Reload => smallvec![refusal(details)],
     }
 }
 
@@ -120,12 +122,12 @@ impl PluginFilter {
 
     /// What the fail strategy says about a stream whose VM has failed.
     fn fail<B: Continues>(&mut self, failure: &Arc<host::Failure>, stopped: B) -> Verdict<B> {
-        let mut is_first = false;
+        let mut is_culprit = false;
         if let Some((cell, id)) = self.context.take() {
             cell.remove_stream(id);
-            is_first = self.plugin.failed(&cell, failure);
+            is_culprit = self.plugin.failed(&cell, failure) || failure.context == Some(id);
         }
-        let details = if is_first { response_code_details(&failure.reason) } else { VM_FAILED };
+        let details = if is_culprit { response_code_details(&failure.reason) } else { VM_FAILED };
         self.strategy(details, stopped)
     }
 

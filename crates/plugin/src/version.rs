@@ -50,7 +50,7 @@ pub struct PluginVersion {
     pub(crate) slots: Vec<WorkerSlot>,
     last_fault: Mutex<Option<Fault>>,
     storm: Mutex<FaultStorm>,
-    fault_log: Mutex<FaultLog>,
+    fault_log: Arc<Mutex<FaultLog>>,
 }
 
 /// How often VMs have died lately: decides how fast they are replaced.
@@ -87,7 +87,17 @@ impl FaultStorm {
     }
 }
 
-/// Which faults are logged in full: each is dozens of lines, and a client can cause them.
+/// What became of a fault's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Logged {
+    InFull,
+    /// The first one of a window that is only counted: somebody has to log the number.
+    CountedFirst,
+    Counted,
+}
+
+/// Which faults are logged in full: each is dozens of lines, and a client can cause them. The rest is counted, and the
+/// number is logged at the end of the window.
 #[derive(Debug)]
 struct FaultLog {
     since: Instant,
@@ -103,17 +113,21 @@ impl FaultLog {
         Self { since: now, logged: 0, left_out: 0 }
     }
 
-    /// Whether this one is logged, and how many were not before it.
-    fn add(&mut self, now: Instant) -> (bool, u32) {
-        let mut left_out = 0;
-        if now.duration_since(self.since) > Self::WINDOW {
-            left_out = self.left_out;
+    fn add(&mut self, now: Instant) -> Logged {
+        if now.duration_since(self.since) > Self::WINDOW && self.left_out == 0 {
             *self = Self::new(now);
         }
-        let log = self.logged < Self::PER_WINDOW;
-        self.logged += u32::from(log);
-        self.left_out += u32::from(!log);
-        (log, left_out)
+        if self.logged < Self::PER_WINDOW {
+            self.logged += 1;
+            return Logged::InFull;
+        }
+        self.left_out += 1;
+        if self.left_out == 1 { Logged::CountedFirst } else { Logged::Counted }
+    }
+
+    /// Begins a new window; gives the number of those that were not logged in the last one.
+    fn turn(&mut self, now: Instant) -> u32 {
+        std::mem::replace(self, Self::new(now)).left_out
     }
 }
 
@@ -151,7 +165,7 @@ impl PluginVersion {
             slots: (0..workers).map(|_| WorkerSlot::default()).collect(),
             last_fault: Mutex::default(),
             storm: Mutex::default(),
-            fault_log: Mutex::new(FaultLog::new(Instant::now())),
+            fault_log: Arc::new(Mutex::new(FaultLog::new(Instant::now()))),
         });
         for _ in 0..workers + Self::SPARES {
             let vm = version.build()?;
@@ -225,11 +239,13 @@ impl PluginVersion {
         self.storm.lock().add(Instant::now());
         *self.last_fault.lock() = Some(Fault::new(failure, SystemTime::now()));
         let name = &self.definition.name;
-        let (log, left_out) = self.fault_log.lock().add(Instant::now());
-        if left_out > 0 {
-            tracing::error!(target: "wasm", plugin = &**name, "plugin {name}: {left_out} more faults in the last {:?} were not logged", FaultLog::WINDOW);
+        let logged = self.fault_log.lock().add(Instant::now());
+        if logged == Logged::CountedFirst
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(log_left_out(Arc::clone(&self.fault_log), Arc::clone(name)));
         }
-        if !log {
+        if logged != Logged::InFull {
             return;
         }
         // A line of its own for every frame: line ends inside a message are escaped.
@@ -266,6 +282,13 @@ impl std::fmt::Debug for PluginVersion {
             .field("name", &self.definition.name)
             .finish_non_exhaustive()
     }
+}
+
+/// Says at the end of a window how many faults were not logged.
+async fn log_left_out(log: Arc<Mutex<FaultLog>>, name: Arc<str>) {
+    tokio::time::sleep(FaultLog::WINDOW).await;
+    let left_out = log.lock().turn(Instant::now());
+    tracing::error!(target: "wasm", plugin = &*name, "plugin {name}: {left_out} more faults in the last {:?} were not logged", FaultLog::WINDOW);
 }
 
 /// Stops VMs that nobody needs any more.
@@ -334,9 +357,12 @@ mod tests {
     fn the_first_faults_are_logged_and_the_others_counted() {
         let start = Instant::now();
         let mut log = FaultLog::new(start);
-        assert!((0..10).all(|_| log.add(start) == (true, 0)));
-        assert!((0..5).all(|_| log.add(start) == (false, 0)));
-        assert_eq!(log.add(start + Duration::from_secs(11)), (true, 5));
-        assert_eq!(log.add(start + Duration::from_secs(11)), (true, 0));
+        assert!((0..10).all(|_| log.add(start) == Logged::InFull));
+        assert_eq!(log.add(start), Logged::CountedFirst);
+        assert!((0..4).all(|_| log.add(start) == Logged::Counted));
+        let later = start + Duration::from_secs(11);
+        assert_eq!(log.add(later), Logged::Counted, "the window ends when its number is logged");
+        assert_eq!(log.turn(later), 6);
+        assert_eq!(log.add(later), Logged::InFull);
     }
 }

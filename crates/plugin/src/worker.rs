@@ -106,7 +106,7 @@ impl WorkerPlugin {
             return false;
         }
         self.version.report(failure);
-        cell.release_streams(|| filter::on_failure(&self.version));
+        cell.release_streams(|id| filter::on_failure(&self.version, failure, id));
         if self.is_current(cell) {
             PluginStats::add(&self.version.stats.respawns);
             self.replace();

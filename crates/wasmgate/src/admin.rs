@@ -185,7 +185,10 @@ async fn listeners(State(state): State<AdminState>) -> Response {
         let note = if open.contains(&l.address) { "" } else { " (cannot be opened, see the log)" };
         format!("{}::{}{note}\n", l.name, l.address)
     };
-    text(StatusCode::OK, current.snapshot.listeners.iter().map(line).collect::<String>())
+    let listeners = &current.snapshot.listeners;
+    let left = open.iter().filter(|a| listeners.iter().all(|l| l.address != **a));
+    let left = left.map(|a| format!("{a}::{a} (removed, serves until the new ones are open)\n"));
+    text(StatusCode::OK, listeners.iter().map(line).chain(left).collect::<String>())
 }
 
 async fn clusters(State(state): State<AdminState>) -> Response {

@@ -57,7 +57,7 @@ impl prometheus_client::collector::Collector for PluginCollector {
             if let Some(HistogramSnapshot { buckets, sum, count }) = metric.histogram() {
                 let kind = prometheus_client::metrics::MetricType::Histogram;
                 let mut encoder = encoder.encode_descriptor(name, HELP, None, kind)?;
-                let bounds = HistogramSnapshot::BOUNDS.iter().map(|b| *b as f64).chain([f64::MAX]);
+                let bounds = HistogramSnapshot::BOUNDS.iter().map(|b| *b as f64).chain([f64::INFINITY]);
                 let buckets: Vec<(f64, u64)> = bounds.zip(buckets).collect();
                 encoder.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
                     sum as f64, count, &buckets, None,

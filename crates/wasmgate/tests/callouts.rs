@@ -138,6 +138,10 @@ fn a_panic_in_an_answer_costs_the_streams_of_its_vm_that_wait_and_no_others() {
     assert_eq!(waiting.answer(false).unwrap().status, 503, "at once: nothing could resume it");
     assert_eq!(order(&gateway, &[("x-call", "auth")]), (200, "fine".to_owned()));
     assert_eq!(gateway.plugin("istio-system.caller").unwrap()["faults"]["by_reason"]["trap"], 1);
+    let stats = gateway.admin_get("/stats").unwrap().text();
+    for details in ["wasm_fail_stream", "wasm_vm_failed"] {
+        assert!(stats.contains(&format!("http.local_reply.{details}: 1")), "{stats}");
+    }
 }
 
 #[test]
@@ -207,6 +211,7 @@ fn metrics_are_shown_under_their_names() {
         "\ncaller_level -4\n",
         "\ncaller_size_sum 80.0\n",
         "\ncaller_size_bucket{le=\"50.0\"} 2\n",
+        "\ncaller_size_bucket{le=\"+Inf\"} 2\n",
     ] {
         assert!(shown.contains(line), "{line:?} in {shown}");
     }

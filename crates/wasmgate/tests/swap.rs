@@ -339,6 +339,10 @@ fn a_listener_that_cannot_take_anothers_place_leaves_it_open() {
     gateway.write("gateway.yaml", &elsewhere).unwrap();
     gateway.wait_for_log("Cannot assign requested address").unwrap();
     assert_eq!(gateway.get("/", &[]).unwrap().text(), DENIED);
+    let listeners = gateway.admin_get("/listeners").unwrap().text();
+    assert!(listeners.contains("cannot be opened, see the log"), "{listeners}");
+    let left = format!("{} (removed, serves until the new ones are open)", gateway.address());
+    assert!(listeners.contains(&left), "{listeners}");
     let report = load.stop();
     assert_eq!(report.failures, Vec::<String>::new());
     assert_eq!(report.answers.into_keys().collect::<Vec<_>>(), [(403, DENIED.to_owned())]);
@@ -498,12 +502,13 @@ fn a_folder_that_is_replaced_as_a_whole_is_noticed() {
     let scene = Scene::new();
     let gateway = scene.gateway();
     let config = gateway.config();
-    let gone = config.with_extension("old");
-    std::fs::rename(config, &gone).unwrap();
-    std::fs::create_dir(config).unwrap();
+    let (gone, new) = (config.with_extension("old"), config.with_extension("new"));
+    std::fs::create_dir(&new).unwrap();
     for name in ["gateway.yaml", "route.yaml", "backend.yaml"] {
-        std::fs::copy(gone.join(name), config.join(name)).unwrap();
+        std::fs::copy(config.join(name), new.join(name)).unwrap();
     }
+    std::fs::rename(config, gone).unwrap();
+    std::fs::rename(new, config).unwrap();
     gateway.wait_for_answer("/", &[], |a| a.text() == "fine").unwrap();
 }
 
