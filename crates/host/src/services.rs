@@ -7,6 +7,7 @@ use crate::abi::LogLevel;
 use crate::effects::UpstreamState;
 use crate::plugin::PluginContext;
 use crate::property::PropertyValue;
+use crate::stream::UpstreamHost;
 
 /// Who logs: decides the prefix (spec: proxy-wasm-host §15.1).
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,11 @@ pub trait Services: Send + Sync {
     /// Whether a call-out to a cluster can be made. The default knows no clusters.
     fn upstream(&self, _plugin: &PluginContext, _cluster: &str) -> UpstreamState {
         UpstreamState::Unknown
+    }
+
+    /// The endpoints of a cluster, and what is known of each (Higress' `proxy_get_upstream_hosts`).
+    fn upstream_hosts(&self, _plugin: &PluginContext, _cluster: &str) -> Vec<UpstreamHost> {
+        Vec::new()
     }
 
     /// An attribute that does not belong to a stream, such as `xds.node` (spec: proxy-wasm-host §14.5).

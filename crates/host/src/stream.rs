@@ -86,11 +86,6 @@ pub trait StreamContext: Send + 'static {
         FilterStateOutcome::UnknownKey
     }
 
-    /// The endpoints of the cluster that the request is routed to, and what is known of each (Higress).
-    fn upstream_hosts(&self) -> Vec<UpstreamHost> {
-        Vec::new()
-    }
-
     /// Sends the request to this endpoint (`address:port`) and to no other (Higress). False when it is too late or the
     /// address makes no sense.
     fn set_upstream_override(&mut self, _address: &[u8]) -> bool {

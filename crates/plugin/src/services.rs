@@ -1,11 +1,14 @@
 //! What plug-ins see of the process: its log, and the clusters that they can call.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use arc_swap::ArcSwap;
-use wasmgate_host::{LogLevel, LogSource, PluginContext, PropertyValue, Services, UpstreamState};
+use wasmgate_host::{
+    LogLevel, LogSource, PluginContext, PropertyValue, Services, UpstreamHost, UpstreamState,
+};
 
 /// The level of the `wasm` logger; changes take effect at once on every worker.
 #[derive(Clone, Debug)]
@@ -37,8 +40,8 @@ impl LogLevelCell {
 #[derive(Clone, Debug)]
 pub struct PluginServices {
     level: LogLevelCell,
-    /// By name: whether a cluster has an endpoint.
-    clusters: Arc<ArcSwap<BTreeMap<Arc<str>, bool>>>,
+    /// Endpoints by cluster.
+    clusters: Arc<ArcSwap<BTreeMap<Arc<str>, Vec<SocketAddr>>>>,
     node: Arc<Vec<(Vec<u8>, PropertyValue)>>,
 }
 
@@ -50,8 +53,8 @@ impl PluginServices {
         Self { level, clusters: Arc::default(), node: Arc::new(node.iter().map(field).collect()) }
     }
 
-    /// Replaces what is known of clusters: the name of each, and whether it has an endpoint.
-    pub fn set_clusters(&self, clusters: BTreeMap<Arc<str>, bool>) {
+    /// Replaces what is known of clusters: the name of each, and its endpoints.
+    pub fn set_clusters(&self, clusters: BTreeMap<Arc<str>, Vec<SocketAddr>>) {
         self.clusters.store(Arc::new(clusters));
     }
 }
@@ -85,10 +88,15 @@ impl Services for PluginServices {
 
     fn upstream(&self, _: &PluginContext, cluster: &str) -> UpstreamState {
         match self.clusters.load().get(cluster) {
-            Some(true) => UpstreamState::Available,
-            Some(false) => UpstreamState::NoHealthyHost,
+            Some(endpoints) if endpoints.is_empty() => UpstreamState::NoHealthyHost,
+            Some(_) => UpstreamState::Available,
             None => UpstreamState::Unknown,
         }
+    }
+
+    fn upstream_hosts(&self, _: &PluginContext, cluster: &str) -> Vec<UpstreamHost> {
+        let host = |address: &SocketAddr| UpstreamHost { address: address.to_string(), healthy: true };
+        self.clusters.load().get(cluster).into_iter().flatten().map(host).collect()
     }
 
     fn property(&self, _: &PluginContext, path: &[&[u8]]) -> Option<PropertyValue> {

@@ -85,11 +85,28 @@ impl StreamContext for WasmStream {
     }
 
     fn set_property(&mut self, path: &[u8], value: &[u8]) -> bool {
+        // Higress' orders to the proxy (spec: proxy-wasm-host §14.6).
+        let number = || std::str::from_utf8(value).ok()?.parse().ok();
+        match path {
+            b"clear_route_cache" => self.0.route_pinned = value == b"off",
+            b"set_decoder_buffer_limit" => self.0.request_buffer_bytes_max = number(),
+            b"set_encoder_buffer_limit" => self.0.response_buffer_bytes_max = number(),
+            _ => {}
+        }
         self.0.properties.set(path, value)
     }
 
     fn clear_route_cache(&mut self) {
-        self.0.route_stale = true;
+        self.0.route_stale = !self.0.route_pinned;
+    }
+
+    fn set_upstream_override(&mut self, address: &[u8]) -> bool {
+        let address = std::str::from_utf8(address).ok().and_then(|a| a.parse().ok());
+        if address.is_none() || self.0.request_sent {
+            return false;
+        }
+        self.0.upstream_override = address;
+        true
     }
 }
 

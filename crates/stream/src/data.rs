@@ -94,6 +94,15 @@ pub struct StreamData {
     pub properties: PropertyStore,
     /// A filter changed what routing depends on.
     pub route_stale: bool,
+    /// A filter wants the route to stay what it is, whatever is edited.
+    pub route_pinned: bool,
+    /// The endpoint that a filter has chosen. One that the cluster does not have is ignored.
+    pub upstream_override: Option<SocketAddr>,
+    /// Bytes of the request body that filters may buffer, as one of them asked for; up to
+    /// [`StreamLimits::buffer_bytes_ceiling`](crate::StreamLimits::buffer_bytes_ceiling).
+    pub request_buffer_bytes_max: Option<usize>,
+    /// The same for the response body.
+    pub response_buffer_bytes_max: Option<usize>,
     /// The request head is on its way: edits come too late.
     pub request_sent: bool,
     /// The response head is on its way: edits come too late.
@@ -115,6 +124,10 @@ impl StreamData {
             info,
             properties: PropertyStore::default(),
             route_stale: false,
+            route_pinned: false,
+            upstream_override: None,
+            request_buffer_bytes_max: None,
+            response_buffer_bytes_max: None,
             request_sent: false,
             response_sent: false,
             request_body: None,

@@ -17,13 +17,15 @@ use crate::reply::LocalReply;
 pub struct StreamLimits {
     /// Body bytes that one direction may hold. Over it: 413, 500 or back-pressure, as the filter asked.
     pub buffer_bytes_max: usize,
+    /// So far a filter may raise that for its stream.
+    pub buffer_bytes_ceiling: usize,
     /// Body bytes that may wait for the other side to take them, in each direction: how far one peer may run ahead.
     pub output_bytes_max: usize,
 }
 
 impl Default for StreamLimits {
     fn default() -> Self {
-        Self { buffer_bytes_max: 1 << 20, output_bytes_max: 64 << 10 }
+        Self { buffer_bytes_max: 1 << 20, buffer_bytes_ceiling: 32 << 20, output_bytes_max: 64 << 10 }
     }
 }
 
@@ -267,9 +269,18 @@ impl<F: Filter> Stream<F> {
         self.response.is_single()
     }
 
+    /// Body bytes that one direction may hold.
+    fn buffer_limit(&self, direction: Direction) -> usize {
+        let asked = self.data.as_ref().and_then(|data| match direction {
+            Direction::Request => data.request_buffer_bytes_max,
+            Direction::Response => data.response_buffer_bytes_max,
+        });
+        asked.map_or(self.limits.buffer_bytes_max, |n| n.min(self.limits.buffer_bytes_ceiling))
+    }
+
     /// Whether more of the request body should be read now.
     pub fn wants_request(&self) -> bool {
-        let limit = self.limits.buffer_bytes_max;
+        let limit = self.buffer_limit(Direction::Request);
         self.state == StreamState::Open
             && self.request.queued_bytes < self.limits.output_bytes_max
             && !self.slots.iter().any(|s| s.request.is_over(limit))
@@ -277,7 +288,7 @@ impl<F: Filter> Stream<F> {
 
     /// Whether more of the response body should be read now.
     pub fn wants_response(&self) -> bool {
-        let limit = self.limits.buffer_bytes_max;
+        let limit = self.buffer_limit(Direction::Response);
         self.state == StreamState::Open
             && self.response.queued_bytes < self.limits.output_bytes_max
             && !self.slots.iter().any(|s| s.response.is_over(limit))
@@ -381,6 +392,7 @@ impl<F: Filter> Stream<F> {
         let mut trailers_from = None;
         for step in from..self.slots.len() {
             let index = self.index(direction, step);
+            let limit = self.buffer_limit(direction);
             let slot = self.slots.get_mut(index)?;
             if slot.bypassed || !slot.started {
                 continue;
@@ -390,7 +402,7 @@ impl<F: Filter> Stream<F> {
             if let Mode::StopAll { buffer } = lane.mode {
                 lane.buffer.append(bytes);
                 lane.end_held |= end;
-                let over = buffer && lane.buffer.len() > self.limits.buffer_bytes_max;
+                let over = buffer && lane.buffer.len() > limit;
                 if over {
                     self.body_too_large(direction);
                 }
@@ -401,7 +413,7 @@ impl<F: Filter> Stream<F> {
             }
             if lane.accumulating {
                 lane.buffer.append(std::mem::take(&mut bytes));
-                if lane.buffer.len() > self.limits.buffer_bytes_max {
+                if lane.buffer.len() > limit {
                     // Before the callback: a plug-in never works on a body that is refused anyway.
                     self.body_too_large(direction);
                     return None;
@@ -459,6 +471,7 @@ impl<F: Filter> Stream<F> {
         bytes: Bytes,
         end: bool,
     ) -> Option<Bytes> {
+        let limit = self.buffer_limit(direction);
         let lane = self.slots.get_mut(index)?.lane(direction);
         let was_single = lane.mode == Mode::StopSingle;
         let mut released = None;
@@ -485,7 +498,7 @@ impl<F: Filter> Stream<F> {
                 (lane.mode, lane.end_held) = (Mode::StopSingle, end);
             }
         }
-        let over = lane.accumulating && lane.buffer.len() > self.limits.buffer_bytes_max;
+        let over = lane.accumulating && lane.buffer.len() > limit;
         self.run(index, verdict.then);
         if !self.is_live(direction) {
             return None;

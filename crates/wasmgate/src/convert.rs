@@ -1,6 +1,7 @@
 //! From what a manifest says to what the plug-in life cycle wants.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use wasmgate_artifact::{Digest, ModuleSource, PullMode, Reference};
@@ -112,11 +113,11 @@ pub(crate) fn missing_variables(snapshot: &Snapshot, host_env: &[(String, String
     out
 }
 
-/// The clusters that plug-ins can call: whether each has an endpoint.
-pub(crate) fn callable(snapshot: &Snapshot) -> BTreeMap<Arc<str>, bool> {
+/// The clusters that plug-ins can call, with their endpoints.
+pub(crate) fn callable(snapshot: &Snapshot) -> BTreeMap<Arc<str>, Vec<SocketAddr>> {
     snapshot
         .clusters
         .iter()
-        .map(|(name, cluster)| (Arc::clone(name), !cluster.endpoints.is_empty()))
+        .map(|(name, cluster)| (Arc::clone(name), cluster.endpoints.iter().map(|e| e.address).collect()))
         .collect()
 }

@@ -279,3 +279,53 @@ fn trailers_and_pieces_of_its_own() {
     let text = order(&gateway, &[("x-call", "inject")]).1;
     assert!(text.ends_with("injected"), "{text}");
 }
+
+#[test]
+fn a_plug_in_chooses_among_the_endpoints_of_the_cluster_and_no_others() {
+    let endpoints = [Upstream::ok("first").unwrap(), Upstream::ok("second").unwrap()];
+    let stranger = Upstream::ok("stranger").unwrap();
+    let gateway = gateway(&endpoints[0], None, "");
+    let [a, b] = endpoints.each_ref().map(Upstream::address);
+    let entry = manifests::service_entry(a).replace(
+        "  endpoints: [{address: 127.0.0.1}]",
+        &format!(
+            "  endpoints: [{{address: 127.0.0.1, ports: {{http: {}}}}}, {{address: 127.0.0.1, ports: {{http: {}}}}}]",
+            a.port(),
+            b.port()
+        ),
+    );
+    gateway.write("backend.yaml", &entry).unwrap();
+    gateway.wait_for_answer("/", &[], |answer| answer.text() == "second").unwrap();
+    let pin = |address: SocketAddr| order(&gateway, &[("x-call", "pin"), ("x-pin", &address.to_string())]).1;
+    for _ in 0..5 {
+        assert_eq!((pin(a), pin(b)), ("first".to_owned(), "second".to_owned()));
+    }
+    let seen = endpoints[1].requests();
+    assert!(seen.last().unwrap().contains("x-known: yes"), "{seen:?}");
+    assert_ne!(pin(stranger.address()), "stranger");
+    assert_ne!(order(&gateway, &[("x-call", "pin"), ("x-pin", "nonsense")]).1, "");
+    gateway.wait_for_log("upstream override refused").unwrap();
+}
+
+#[test]
+fn a_plug_in_raises_its_body_limit_and_keeps_its_route() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, None, "");
+    let post = |call: &str, size: usize| {
+        let body = "x".repeat(size);
+        once(gateway.address(), &request("POST", "/x", &[("x-call", call)], &body)).unwrap().status
+    };
+    assert_eq!(post("auth-body", 2_000_000), 413, "over 1 MiB");
+    assert_eq!(post("big-body", 2_000_000), 200);
+    assert_eq!(post("big-body", 3_100_000), 413, "over what it asked for");
+    let name = "  - name: httpbin\n";
+    let only_x = manifests::route()
+        .replace(name, &format!("{name}    matches: [{{path: {{type: PathPrefix, value: /x}}}}]\n"));
+    gateway.write("route.yaml", &only_x).unwrap();
+    gateway.wait_for_answer("/other", &[], |answer| answer.status == 404).unwrap();
+    assert_eq!(order(&gateway, &[("x-call", "change-route")]).0, 404);
+    assert_eq!(order(&gateway, &[("x-call", "keep-route")]), (200, "fine".to_owned()));
+    assert!(upstream.requests().last().unwrap().starts_with("GET /nowhere "));
+    let memory: u64 = order(&gateway, &[("x-call", "memory")]).1.parse().unwrap();
+    assert!(memory > 1 << 20 && memory.is_multiple_of(65536), "{memory}");
+}

@@ -80,7 +80,11 @@ pub(crate) fn get_property<S: StreamContext>(
     {
         return status(Status::SerializationFailure);
     }
-    let found = find_property(state, &segments);
+    let found = match segments.as_slice() {
+        // Higress: the size of the linear memory, for plug-ins that ask to be replaced when it has grown.
+        [b"plugin_vm_memory"] => Some(PropertyValue::Int(i64::try_from(memory.len()).unwrap_or(i64::MAX))),
+        segments => find_property(state, segments),
+    };
     drop(segments);
     let Some(value) = found else { return status(Status::NotFound) };
     let mut scratch = std::mem::take(&mut state.scratch);
@@ -154,7 +158,13 @@ pub(crate) fn get_upstream_hosts<S: StreamContext>(
     len_out: u32,
 ) -> Answer {
     let (_, state) = split(&mut caller);
-    let hosts = state.target().map(StreamContext::upstream_hosts).unwrap_or_default();
+    let cluster = state.target().and_then(|s| s.property(&[b"xds", b"cluster_name"]));
+    let hosts = match &cluster {
+        Some(PropertyValue::Bytes(name)) => {
+            state.services.upstream_hosts(&state.plugin, &String::from_utf8_lossy(name))
+        }
+        _ => Vec::new(),
+    };
     let mut encoded = Vec::new();
     encode_pairs(&mut encoded, &|each| {
         for host in &hosts {

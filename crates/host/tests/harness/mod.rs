@@ -60,6 +60,7 @@ impl StreamContext for Box<Stream> {
     fn property(&self, path: &[&[u8]]) -> Option<PropertyValue> {
         match path {
             [b"request", b"path"] => Some(PropertyValue::text("/p")),
+            [b"xds", b"cluster_name"] => Some(PropertyValue::text("web")),
             [b"request", b"size"] => Some(PropertyValue::Int(5)),
             [b"request", b"headers"] => {
                 let pair = |(n, v): &(Vec<u8>, Vec<u8>)| (n.clone(), PropertyValue::Bytes(v.clone()));
@@ -83,10 +84,6 @@ impl StreamContext for Box<Stream> {
         }
     }
 
-    fn upstream_hosts(&self) -> Vec<UpstreamHost> {
-        vec![UpstreamHost { address: "10.0.0.1:80".to_owned(), healthy: true }]
-    }
-
     fn set_upstream_override(&mut self, address: &[u8]) -> bool {
         address == b"10.0.0.1:80"
     }
@@ -108,6 +105,13 @@ impl Services for Log {
 
     fn log_level(&self) -> LogLevel {
         LogLevel::Debug
+    }
+
+    fn upstream_hosts(&self, _: &PluginContext, cluster: &str) -> Vec<UpstreamHost> {
+        match cluster {
+            "web" => vec![UpstreamHost { address: "10.0.0.1:80".to_owned(), healthy: true }],
+            _ => Vec::new(),
+        }
     }
 
     fn upstream(&self, _: &PluginContext, cluster: &str) -> UpstreamState {

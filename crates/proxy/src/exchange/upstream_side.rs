@@ -89,7 +89,9 @@ impl Exchange {
             return self.fail(Reason::RouteNotFound);
         }
         let Some(cluster) = &self.cluster else { return self.fail(Reason::BackendInvalid) };
-        let Some(address) = self.generation.endpoint(cluster) else {
+        let is_endpoint = |a: &SocketAddr| cluster.endpoints.iter().any(|e| e.address == *a);
+        let chosen = self.stream.data().upstream_override.filter(is_endpoint);
+        let Some(address) = chosen.or_else(|| self.generation.endpoint(cluster)) else {
             return self.fail(Reason::NoHealthyUpstream);
         };
         self.counters(|c| c.requests.increment());

@@ -16,6 +16,18 @@ proxy_wasm::main! {{
     proxy_wasm::set_root_context(|_| Box::new(Root { configuration: String::new(), queue: 0, ticks: 0 }));
 }}
 
+extern "C" {
+    fn proxy_get_upstream_hosts(data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_upstream_override_host(address: *const u8, size: usize) -> u32;
+}
+
+/// The pair list as it comes.
+fn upstream_hosts() -> Option<Vec<u8>> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // The host puts the list where this module's allocator wants it.
+    unsafe { (proxy_get_upstream_hosts(&mut data, &mut size) == 0).then(|| Vec::from_raw_parts(data, size, size)) }
+}
+
 struct Root {
     configuration: String,
     queue: u32,
@@ -258,12 +270,33 @@ impl HttpContext for Stream {
                 }
                 Err(status) => self.answer(500, &format!("{status:?}")),
             },
+            "pin" => match text(upstream_hosts()) {
+                hosts if !hosts.contains("Healthy") => self.answer(500, &hosts),
+                hosts => {
+                    let wanted = self.get_http_request_header("x-pin").unwrap_or_default();
+                    let _ = unsafe { proxy_set_upstream_override_host(wanted.as_ptr(), wanted.len()) };
+                    self.set_http_request_header("x-known", Some(if hosts.contains(&wanted) { "yes" } else { "no" }));
+                }
+            },
+            "big-body" => self.set_property(vec!["set_decoder_buffer_limit"], Some(b"3000000")),
+            "keep-route" => {
+                self.set_property(vec!["clear_route_cache"], Some(b"off"));
+                self.set_http_request_header(":path", Some("/nowhere"));
+            }
+            "change-route" => self.set_http_request_header(":path", Some("/nowhere")),
+            "memory" => {
+                let size = self.get_property(vec!["plugin_vm_memory"]).unwrap();
+                self.answer(200, &u64::from_le_bytes(size.try_into().unwrap()).to_string());
+            }
             _ => {}
         }
         Action::Continue
     }
 
     fn on_http_request_body(&mut self, _: usize, end: bool) -> Action {
+        if self.order == "big-body" && !end {
+            return Action::Pause;
+        }
         if self.order == "auth-body" {
             if end && self.left == 0 {
                 self.left = 1;
