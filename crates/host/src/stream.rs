@@ -51,7 +51,8 @@ pub enum EditOutcome {
 
 /// The embedder's view of a stream, moved into the VM for the duration of a callback and handed back after it.
 ///
-/// Moving must be cheap: use a pointer (a `Box` in a newtype).
+/// Moving must be cheap: use a pointer (a `Box` in a newtype). Only the headers are required: a stream without bodies,
+/// attributes or routes leaves the rest as it is.
 pub trait StreamContext: Send + 'static {
     /// Whether a map can be read now.
     fn has_map(&self, map: MapType) -> bool;
@@ -66,19 +67,27 @@ pub trait StreamContext: Send + 'static {
     fn edit_headers(&mut self, map: MapType, edit: HeaderEdit<'_>) -> EditOutcome;
 
     /// A body buffer as the current callback sees it; `None` when there is no body now.
-    fn body(&self, buffer: BufferType) -> Option<Bytes>;
+    fn body(&self, _buffer: BufferType) -> Option<Bytes> {
+        None
+    }
 
     /// Replaces a body buffer. False when there is none to replace.
-    fn set_body(&mut self, buffer: BufferType, body: Bytes) -> bool;
+    fn set_body(&mut self, _buffer: BufferType, _body: Bytes) -> bool {
+        false
+    }
 
     /// An attribute; the first segment is the root name (spec: proxy-wasm-host §14). `None`: not found.
-    fn property(&self, path: &[&[u8]]) -> Option<PropertyValue>;
+    fn property(&self, _path: &[&[u8]]) -> Option<PropertyValue> {
+        None
+    }
 
     /// Stores a value under a raw path. False when the stream takes no more of them.
-    fn set_property(&mut self, path: &[u8], value: &[u8]) -> bool;
+    fn set_property(&mut self, _path: &[u8], _value: &[u8]) -> bool {
+        false
+    }
 
     /// The route is looked up again before the request goes on.
-    fn clear_route_cache(&mut self);
+    fn clear_route_cache(&mut self) {}
 
     /// Sets an object of the proxy itself, under the name that it has in Envoy (foreign function
     /// `set_envoy_filter_state`). The default knows none.
