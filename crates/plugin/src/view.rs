@@ -86,11 +86,15 @@ impl StreamContext for WasmStream {
 
     fn set_property(&mut self, path: &[u8], value: &[u8]) -> bool {
         // Higress' orders to the proxy (spec: proxy-wasm-host §14.6).
-        let number = || std::str::from_utf8(value).ok()?.parse().ok();
+        let limit = || match std::str::from_utf8(value).ok()?.parse().ok() {
+            // As in Envoy: no limit of the plug-in's own.
+            Some(0) => Some(usize::MAX),
+            limit => limit,
+        };
         match path {
             b"clear_route_cache" => self.0.route_pinned = value == b"off",
-            b"set_decoder_buffer_limit" => self.0.request_buffer_bytes_max = number(),
-            b"set_encoder_buffer_limit" => self.0.response_buffer_bytes_max = number(),
+            b"set_decoder_buffer_limit" => self.0.request_buffer_bytes_max = limit(),
+            b"set_encoder_buffer_limit" => self.0.response_buffer_bytes_max = limit(),
             _ => {}
         }
         self.0.properties.set(path, value)

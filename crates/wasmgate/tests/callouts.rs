@@ -311,13 +311,14 @@ fn a_plug_in_chooses_among_the_endpoints_of_the_cluster_and_no_others() {
 fn a_plug_in_raises_its_body_limit_and_keeps_its_route() {
     let upstream = Upstream::ok("fine").unwrap();
     let gateway = gateway(&upstream, None, "");
-    let post = |call: &str, size: usize| {
-        let body = "x".repeat(size);
-        once(gateway.address(), &request("POST", "/x", &[("x-call", call)], &body)).unwrap().status
+    let post = |limit: &str, size: usize| {
+        let (headers, body) = ([("x-call", "big-body"), ("x-limit", limit)], "x".repeat(size));
+        once(gateway.address(), &request("POST", "/x", &headers, &body)).unwrap().status
     };
-    assert_eq!(post("auth-body", 2_000_000), 413, "over 1 MiB");
-    assert_eq!(post("big-body", 2_000_000), 200);
-    assert_eq!(post("big-body", 3_100_000), 413, "over what it asked for");
+    assert_eq!(post("nonsense", 2_000_000), 413, "over 1 MiB");
+    assert_eq!(post("3000000", 2_000_000), 200);
+    assert_eq!(post("3000000", 3_100_000), 413, "over what it asked for");
+    assert_eq!(post("0", 2_000_000), 200, "as far as it may");
     let name = "  - name: httpbin\n";
     let only_x = manifests::route()
         .replace(name, &format!("{name}    matches: [{{path: {{type: PathPrefix, value: /x}}}}]\n"));

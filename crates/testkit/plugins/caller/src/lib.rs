@@ -278,7 +278,10 @@ impl HttpContext for Stream {
                     self.set_http_request_header("x-known", Some(if hosts.contains(&wanted) { "yes" } else { "no" }));
                 }
             },
-            "big-body" => self.set_property(vec!["set_decoder_buffer_limit"], Some(b"3000000")),
+            "big-body" => {
+                let limit = self.get_http_request_header("x-limit").unwrap_or_default();
+                self.set_property(vec!["set_decoder_buffer_limit"], Some(limit.as_bytes()));
+            }
             "keep-route" => {
                 self.set_property(vec!["clear_route_cache"], Some(b"off"));
                 self.set_http_request_header(":path", Some("/nowhere"));
