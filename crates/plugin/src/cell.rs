@@ -294,6 +294,11 @@ impl VmHandle {
         self.0.upgrade().map(|cell| cell.id)
     }
 
+    /// The plug-in's name.
+    pub fn plugin(&self) -> Option<Arc<str>> {
+        self.0.upgrade().map(|cell| Arc::clone(&cell.version.definition.name))
+    }
+
     /// Whether anybody still waits for an answer.
     pub fn is_open(&self, token: CallToken) -> bool {
         let Some(cell) = self.0.upgrade() else { return false };

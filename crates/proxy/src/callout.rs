@@ -96,11 +96,17 @@ impl CallRunner for Callouts {
             Effect::ResolveDns(token, name) => {
                 tokio::task::spawn_local(resolve(token, name, vm));
             }
-            Effect::RedisInit(options) => self.redis.init(*options),
+            Effect::RedisInit(options) => {
+                if let Some(plugin) = vm.plugin() {
+                    self.redis.init(plugin, *options);
+                }
+            }
             Effect::RedisCall(token, cluster, query) => {
                 let redis = Rc::clone(&self.redis);
+                // Without a VM there is nobody to answer.
+                let Some(plugin) = vm.plugin() else { return };
                 tokio::task::spawn_local(async move {
-                    let reply = redis.call(&worker, &cluster, query).await;
+                    let reply = redis.call(&worker, plugin, &cluster, query).await;
                     vm.redis_call_response(token, reply);
                 });
             }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -35,20 +36,24 @@ struct Client {
     connection: Mutex<Option<Connection>>,
 }
 
-/// The Redis clusters that a worker talks to.
+/// A plug-in and a cluster.
+type Key = (Arc<str>, String);
+
+/// The Redis clusters that a worker talks to, by plug-in and cluster: unlike in Higress, nobody uses the connection that
+/// another plug-in has logged in on, or takes its credentials away.
 #[derive(Debug, Default)]
-pub(super) struct Clients(RefCell<HashMap<String, Rc<Client>>>);
+pub(super) struct Clients(RefCell<HashMap<Key, Rc<Client>>>);
 
 impl Clients {
     /// New credentials close the connection that there may be.
-    pub(super) fn init(&self, options: RedisOptions) {
-        let client = Client { options, connection: Mutex::default() };
-        self.0.borrow_mut().insert(client.options.cluster.clone(), Rc::new(client));
+    pub(super) fn init(&self, plugin: Arc<str>, options: RedisOptions) {
+        let key = (plugin, options.cluster.clone());
+        self.0.borrow_mut().insert(key, Rc::new(Client { options, connection: Mutex::default() }));
     }
 
-    fn client(&self, cluster: &str) -> Rc<Client> {
+    fn client(&self, plugin: Arc<str>, cluster: &str) -> Rc<Client> {
         let mut clients = self.0.borrow_mut();
-        let client = clients.entry(cluster.to_owned()).or_insert_with(|| {
+        let client = clients.entry((plugin, cluster.to_owned())).or_insert_with(|| {
             let options = RedisOptions {
                 cluster: cluster.to_owned(),
                 user: String::new(),
@@ -65,10 +70,11 @@ impl Clients {
     pub(super) async fn call(
         &self,
         worker: &Weak<WorkerContext>,
+        plugin: Arc<str>,
         cluster: &str,
         query: Bytes,
     ) -> Option<Bytes> {
-        let client = self.client(cluster);
+        let client = self.client(plugin, cluster);
         let time = client.options.timeout;
         tokio::time::timeout(time, client.call(worker, query)).await.ok().flatten()
     }
@@ -186,6 +192,21 @@ fn reply_len(input: &[u8], depth: usize) -> Result<Option<usize>, NotResp> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_plug_in_does_not_use_what_another_has_logged_in_on() {
+        let clients = Clients::default();
+        let options = RedisOptions {
+            cluster: "redis".to_owned(),
+            user: String::new(),
+            password: "secret".to_owned(),
+            database: 1,
+            timeout: TIMEOUT,
+        };
+        clients.init("a.one".into(), options);
+        assert_eq!(clients.client("a.one".into(), "redis").options.password, "secret");
+        assert_eq!(clients.client("b.two".into(), "redis").options.password, "");
+    }
 
     #[test]
     fn replies_end_where_they_end() {
