@@ -67,6 +67,12 @@ pub enum LoadError {
         "the module exports neither proxy_on_memory_allocate nor malloc, so the host cannot hand it data"
     )]
     NoAllocator,
+    /// The list of what the plug-in may use has a name that is no function: what was meant stays forbidden.
+    #[error("allowed capabilities: {}", names.join(", "))]
+    UnknownCapabilities {
+        /// Each name with what may have been meant.
+        names: Vec<String>,
+    },
     /// The module's initial memory is over the limit.
     #[error("the module starts with {initial_bytes} bytes of memory, more than the limit of {limit_bytes}")]
     MemoryOverLimit {
@@ -84,8 +90,15 @@ pub enum StartError {
     #[error("cannot instantiate the module: {0}")]
     Instantiate(String),
     /// A start-up function or callback trapped.
-    #[error("{0}")]
-    Failed(#[from] Failure),
+    #[error("{}{}{hint}{}", .failure.summary(), logged(.last_log), .failure.backtrace())]
+    Failed {
+        /// What failed.
+        failure: Failure,
+        /// What the plug-in said of it: its panic message, or else the last line that it logged.
+        last_log: Option<String>,
+        /// What the builder of the module probably did.
+        hint: &'static str,
+    },
     /// `proxy_on_vm_start` returned false.
     #[error("proxy_on_vm_start returned false{}", logged(.last_log))]
     VmStartFalse {
@@ -161,15 +174,23 @@ pub struct Failure {
     pub frames: Vec<String>,
 }
 
+impl Failure {
+    fn summary(&self) -> String {
+        format!("Function: {} failed: {}", self.function, self.reason)
+    }
+
+    /// The frames, a line each, after a line end; empty when there are none.
+    fn backtrace(&self) -> String {
+        if self.frames.is_empty() {
+            return String::new();
+        }
+        let lines = self.frames.iter().enumerate().map(|(i, frame)| format!("\n  {i}:  {frame}"));
+        format!("\nProxy-Wasm plugin in-VM backtrace:{}", lines.collect::<String>())
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Function: {} failed: {}", self.function, self.reason)?;
-        if !self.frames.is_empty() {
-            f.write_str("\nProxy-Wasm plugin in-VM backtrace:")?;
-            for (i, frame) in self.frames.iter().enumerate() {
-                write!(f, "\n  {i}:  {frame}")?;
-            }
-        }
-        Ok(())
+        write!(f, "{}{}", self.summary(), self.backtrace())
     }
 }

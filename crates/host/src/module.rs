@@ -45,6 +45,8 @@ pub struct Module<S: StreamContext> {
     abi: AbiVersion,
     callbacks: Callbacks,
     is_go_command: bool,
+    is_reactor: bool,
+    silenced: Vec<&'static str>,
 }
 
 impl<S: StreamContext> Module<S> {
@@ -75,7 +77,8 @@ impl<S: StreamContext> Module<S> {
     /// callbacks are not called. An empty list allows all (spec: proxy-wasm-host §1.8).
     ///
     /// # Errors
-    /// [`LoadError`], as [`Module::new`].
+    /// [`LoadError`], as [`Module::new`]; [`LoadError::UnknownCapabilities`] for a name that is no function of the ABI
+    /// nor of this module.
     pub fn restricted(
         engine: &Engine,
         module: wasmtime::Module,
@@ -83,6 +86,7 @@ impl<S: StreamContext> Module<S> {
     ) -> Result<Self, LoadError> {
         let abi = detect_abi(&module)?;
         check_exports(&module)?;
+        check_capabilities::<S>(engine, &module, &allowed)?;
         let imports = resolve(engine, &module, &allowed)?;
         let has = |name: &str| module.get_export_index(name).is_some();
         let calls = |name: &str| has(name) && is_allowed(&allowed, name);
@@ -96,7 +100,11 @@ impl<S: StreamContext> Module<S> {
             end: calls("proxy_on_log") || calls("proxy_on_done") || calls("proxy_on_delete"),
         };
         let is_go_command = has("_start") && has("go_scheduler");
-        Ok(Self { imports, engine: engine.clone(), allowed, abi, callbacks, is_go_command })
+        let is_reactor = has("_initialize") && !has("main") && !has("__main_void");
+        let silenced = SIGNATURES.iter().map(|s| s.name).filter(|n| has(n) && !calls(n) && is_callback(n));
+        let silenced = silenced.collect();
+        let engine = engine.clone();
+        Ok(Self { imports, engine, allowed, abi, callbacks, is_go_command, is_reactor, silenced })
     }
 
     /// A new instance, with fresh memories and tables where the module imports them.
@@ -128,8 +136,19 @@ impl<S: StreamContext> Module<S> {
         self.callbacks
     }
 
+    /// The callbacks that the module exports and the list of allowed capabilities keeps from being called: a plug-in
+    /// whose `proxy_on_request_headers` is among them decides about no request.
+    pub fn silenced_callbacks(&self) -> &[&'static str] {
+        &self.silenced
+    }
+
     pub(crate) fn is_go_command(&self) -> bool {
         self.is_go_command
+    }
+
+    /// The module has an `_initialize` and nothing that runs a `main` after it.
+    pub(crate) fn is_reactor(&self) -> bool {
+        self.is_reactor
     }
 }
 
@@ -194,6 +213,43 @@ fn check_exports(module: &wasmtime::Module) -> Result<(), LoadError> {
         return Err(LoadError::NoAllocator);
     }
     Ok(())
+}
+
+/// A name that is spelt wrong would leave forbidden what was meant to be allowed: for a callback, that switches the
+/// plug-in off without a word.
+fn check_capabilities<S: StreamContext>(
+    engine: &Engine,
+    module: &wasmtime::Module,
+    allowed: &BTreeSet<String>,
+) -> Result<(), LoadError> {
+    if allowed.is_empty() {
+        return Ok(());
+    }
+    let internal = |e: wasmtime::Error| LoadError::Engine(format!("{e:#}"));
+    let linker: Linker<VmState<S>> = linker::base(engine.wasmtime()).map_err(internal)?;
+    let mut store = scratch_store(engine);
+    let mut known: BTreeSet<String> = linker.iter(&mut store).map(|(_, name, _)| name.to_owned()).collect();
+    known.extend(SIGNATURES.iter().map(|s| s.name.to_owned()));
+    known.extend(module.imports().map(|i| i.name().to_owned()));
+    known.extend(module.exports().map(|e| e.name().to_owned()));
+    let unknown = |name: &&String| !known.contains(*name);
+    let names: Vec<String> = allowed.iter().filter(unknown).map(|name| suggest(name, &known)).collect();
+    if names.is_empty() { Ok(()) } else { Err(LoadError::UnknownCapabilities { names }) }
+}
+
+fn suggest(name: &str, known: &BTreeSet<String>) -> String {
+    const SIMILARITY_MIN: f64 = 0.8;
+    let alike = known.iter().map(|k| (strsim::normalized_damerau_levenshtein(name, k), k));
+    let best = alike.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness >= SIMILARITY_MIN);
+    match best {
+        Some((_, meant)) => format!("there is no function {name}; did you mean {meant}?"),
+        None => format!("there is no function {name}"),
+    }
+}
+
+/// Whether an export is called because of something that happened, not to start or to allocate.
+fn is_callback(name: &str) -> bool {
+    name.contains("_on_") && name != "proxy_on_memory_allocate"
 }
 
 fn fits(signature: &Signature, found: &FuncType) -> bool {

@@ -207,7 +207,8 @@ impl<S> VmState<S> {
     /// Logs for the context that hostcalls act on.
     pub(crate) fn log(&mut self, level: LogLevel, message: &[u8]) {
         let message = message.get(..self.limits.log_message_bytes_max).unwrap_or(message);
-        if self.phase == Phase::Starting {
+        // The lines after a panic message are its backtrace.
+        if self.phase == Phase::Starting && !self.last_log.as_deref().is_some_and(is_panic) {
             self.last_log = Some(String::from_utf8_lossy(message).into_owned());
         }
         let source = LogSource { plugin: &self.plugin, is_stream: self.target().is_some() };
@@ -276,4 +277,9 @@ impl<S> VmState<S> {
         entry.actions.push(action);
         true
     }
+}
+
+/// What Go and Rust say when they give up.
+fn is_panic(line: &str) -> bool {
+    line.starts_with("panic: ") || line.starts_with("fatal error: ") || line.contains("panicked at ")
 }

@@ -92,7 +92,11 @@ impl<S: StreamContext> Vm<S> {
         store.limiter(|state| &mut state.limiter);
         store.set_epoch_deadline(Engine::ticks_for(limits.start_time_max));
         let instance = module.instantiate(&mut store).map_err(|e| match e.downcast_ref::<Trap>() {
-            Some(_) => StartError::Failed(failure(&mut store, "start", &e, limits.start_time_max)),
+            Some(_) => StartError::Failed {
+                failure: failure(&mut store, "start", &e, limits.start_time_max),
+                last_log: store.data_mut().last_log.take(),
+                hint: "",
+            },
             None => StartError::Instantiate(format!("{e:#}")),
         })?;
         if let Some(memory) = instance.get_memory(&mut store, "memory") {
@@ -110,7 +114,7 @@ impl<S: StreamContext> Vm<S> {
             module.abi().pauses_headers_only() || plugin.allow_on_headers_stop_iteration;
         let mut vm = Self { guest, exports, pauses_headers_only, next_context: ROOT };
         vm.run_start_functions(module, &instance, limits.start_time_max)?;
-        vm.start_root(&plugin, limits.start_time_max)?;
+        vm.start_root(module, &plugin, limits.start_time_max)?;
         let state = vm.guest.store.data_mut();
         state.phase = Phase::Running;
         state.last_log = None;
@@ -153,10 +157,17 @@ impl<S: StreamContext> Vm<S> {
                     .to_owned(),
             ));
         }
-        Err(StartError::Failed(failure(&mut self.guest.store, function, &error, time_max)))
+        let failure = failure(&mut self.guest.store, function, &error, time_max);
+        let last_log = self.guest.store.data_mut().last_log.take();
+        Err(StartError::Failed { failure, last_log, hint: "" })
     }
 
-    fn start_root(&mut self, plugin: &PluginContext, time_max: Duration) -> Result<(), StartError> {
+    fn start_root(
+        &mut self,
+        module: &Module<S>,
+        plugin: &PluginContext,
+        time_max: Duration,
+    ) -> Result<(), StartError> {
         let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let (vm_size, plugin_size) = (size(&plugin.vm_configuration), size(&plugin.configuration));
         let Exports { context_create, vm_start, configure, .. } = &self.exports;
@@ -179,7 +190,9 @@ impl<S: StreamContext> Vm<S> {
             Ok(Some("proxy_on_vm_start")) => Err(StartError::VmStartFalse { last_log }),
             Ok(Some(_)) => Err(StartError::ConfigureFalse { last_log }),
             Err((function, error)) => {
-                Err(StartError::Failed(failure(&mut self.guest.store, function, &error, time_max)))
+                let failure = failure(&mut self.guest.store, function, &error, time_max);
+                let hint = start_hint(module, function);
+                Err(StartError::Failed { failure, last_log, hint })
             }
         }
     }
@@ -612,6 +625,16 @@ impl<S: StreamContext> std::fmt::Debug for Vm<S> {
 }
 
 /// spec: proxy-wasm-host §2.4
+/// The SDKs make the root context in `proxy_on_context_create`, out of what the plug-in has registered before.
+fn start_hint<S: StreamContext>(module: &Module<S>, function: &str) -> &'static str {
+    if function == "proxy_on_context_create" && module.is_reactor() {
+        "; nothing seems to be registered: main() does not run in a plug-in that is built as a reactor, so \
+         register in init() (Go: func init() { proxywasm.SetVMContext(…) })"
+    } else {
+        ""
+    }
+}
+
 fn encode_addresses(addresses: &[(std::net::IpAddr, u32)]) -> Bytes {
     if addresses.is_empty() {
         return Bytes::new();

@@ -321,3 +321,53 @@ fn what_a_plug_in_may_not_use_does_nothing() {
         ]
     );
 }
+
+#[test]
+fn a_capability_that_does_not_exist_is_refused() {
+    let engine = Engine::new().unwrap();
+    let wat = format!(
+        "(module {PRELUDE} (func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) i32.const 0)
+        (func (export \"proxy_on_log\") (param i32)) (func (export \"of_this_module\")))"
+    );
+    let wasm = wat::parse_str(wat).unwrap();
+    let load = |names: &[&str]| {
+        let compiled = wasmtime::Module::new(engine.wasmtime(), &wasm).unwrap();
+        let allowed = names.iter().map(|n| (*n).to_owned()).collect();
+        Module::<Box<Stream>>::restricted(&engine, compiled, allowed)
+    };
+    let error = load(&["proxy_on_request_header", "proxy_log", "sock_open_all"]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "allowed capabilities: there is no function proxy_on_request_header; did you mean \
+         proxy_on_request_headers?, there is no function sock_open_all"
+    );
+    let all = ["proxy_on_log", "fd_write", "envoy_on_resolve_dns", "of_this_module"];
+    assert_eq!(load(&all).unwrap().silenced_callbacks(), ["proxy_on_request_headers"]);
+    assert_eq!(load(&[]).unwrap().silenced_callbacks(), [""; 0]);
+}
+
+#[test]
+fn a_panic_at_the_start_is_told_with_its_message_and_what_to_do() {
+    let wat = format!(
+        r#"(module (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        {PRELUDE}
+        (data (i32.const 100) "\6e\00\00\00\2b\00\00\00" )
+        (data (i32.const 110) "panic: nil dereference\n\ngoroutine 1:\nmain.go\n")
+        (func (export "_initialize"))
+        (func (export "proxy_on_context_create") (param i32 i32)
+          (drop (call $write (i32.const 2) (i32.const 100) (i32.const 1) (i32.const 8)))
+          (call $exit (i32.const 2))))"#
+    );
+    let engine = Engine::new().unwrap();
+    let module: Module<Box<Stream>> = Module::new(&engine, &wat::parse_str(wat).unwrap()).unwrap();
+    let process = Process::new(Arc::new(Log::default()) as _);
+    let error = Vm::start(&module, Arc::default(), &process, Limits::default()).unwrap_err().to_string();
+    let first = error.lines().next().unwrap();
+    assert_eq!(
+        first,
+        "Function: proxy_on_context_create failed: proc_exit(2); its last log line: panic: nil dereference; nothing \
+         seems to be registered: main() does not run in a plug-in that is built as a reactor, so register in init() \
+         (Go: func init() { proxywasm.SetVMContext(…) })"
+    );
+}

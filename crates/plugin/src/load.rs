@@ -76,6 +76,7 @@ impl LoadError {
             Self::Module(ModuleError::NoAbiVersion { .. } | ModuleError::UnsupportedAbi { .. }) => {
                 "UnsupportedABI"
             }
+            Self::Module(ModuleError::UnknownCapabilities { .. }) => "UnknownCapability",
             Self::Module(_) => "InvalidModule",
             Self::Start(StartError::ConfigureFalse { .. }) => "ConfigureFailed",
             Self::Start(_) => "StartFailed",
@@ -104,6 +105,14 @@ pub(crate) struct Loader {
     pub(crate) workers: usize,
 }
 
+/// What is said of callbacks that the list of allowed capabilities keeps from being called.
+pub(crate) fn silenced_text(callbacks: &[&str]) -> String {
+    format!(
+        "the allowed capabilities leave out callbacks that the module has, which are never called: {}",
+        callbacks.join(", ")
+    )
+}
+
 static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
 
 impl Loader {
@@ -129,6 +138,11 @@ impl Loader {
         let start = move || {
             let allowed = definition.allowed_capabilities.clone();
             let module = Arc::new(Module::restricted(&engine, compiled, allowed)?);
+            let silenced = module.silenced_callbacks();
+            if !silenced.is_empty() {
+                let name = &*definition.name;
+                tracing::warn!(target: "wasm", plugin = name, "plugin {name}: {}", silenced_text(silenced));
+            }
             let id = NEXT_VERSION.fetch_add(1, Ordering::Relaxed);
             Ok(PluginVersion::start(id, definition, artifact, module, engine, shared, workers)?)
         };

@@ -12,7 +12,7 @@ use wasmgate_host::{Engine, Process};
 
 use crate::compiler::Compiler;
 use crate::definition::{FailStrategy, PluginDefinition};
-use crate::load::{LoadError, LoadStage, Loader};
+use crate::load::{LoadError, LoadStage, Loader, silenced_text};
 use crate::stats::PluginStats;
 use crate::status::{FaultStatus, LastFault, PluginState, PluginStatus, WorkerVmStatus};
 use crate::version::PluginVersion;
@@ -164,12 +164,15 @@ impl PluginManager {
         tokio::time::timeout(time_max, all).await.is_ok()
     }
 
-    /// Loads a plug-in once and throws it away: everything that could go wrong, without serving.
+    /// Loads a plug-in once and throws it away: everything that could go wrong, without serving. What it gives is a
+    /// warning.
     ///
     /// # Errors
     /// [`LoadError`]
-    pub async fn try_load(&self, definition: &Arc<PluginDefinition>) -> Result<(), LoadError> {
-        self.inner.loader.load(definition, &Arc::default(), &|_| {}).await.map(|_| ())
+    pub async fn try_load(&self, definition: &Arc<PluginDefinition>) -> Result<Option<String>, LoadError> {
+        let version = self.inner.loader.load(definition, &Arc::default(), &|_| {}).await?;
+        let silenced = version.silenced_callbacks();
+        Ok((!silenced.is_empty()).then(|| silenced_text(silenced)))
     }
 
     /// Digests of the modules that serve, which the store must keep.

@@ -264,6 +264,10 @@ impl PluginVersion {
         self.module.abi()
     }
 
+    pub(crate) fn silenced_callbacks(&self) -> &[&'static str] {
+        self.module.silenced_callbacks()
+    }
+
     /// VMs that are ready and not used.
     pub fn spare_count(&self) -> usize {
         self.spares.lock().len()

@@ -42,16 +42,17 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<ExitCode, Comman
             if definition.secret_error.is_some() {
                 continue;
             }
-            if let Err(error) = parts.manager.try_load(&definition).await {
-                let (file, at) = (&spec.file, spec.url_at);
-                say(&format!(
-                    "{file}:{}:{}: error: {}: {}: {error}",
-                    at.line,
-                    at.column,
-                    spec.resource,
-                    error.reason()
-                ));
-                errors += 1;
+            let place = format!("{}:{}:{}", spec.file, spec.url_at.line, spec.url_at.column);
+            match parts.manager.try_load(&definition).await {
+                Ok(None) => {}
+                Ok(Some(warning)) => {
+                    say(&format!("{place}: warning: {}: {warning}", spec.resource));
+                    warnings += 1;
+                }
+                Err(error) => {
+                    say(&format!("{place}: error: {}: {}: {error}", spec.resource, error.reason()));
+                    errors += 1;
+                }
             }
         }
     }

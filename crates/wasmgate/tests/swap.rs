@@ -205,10 +205,21 @@ fn a_version_that_cannot_be_had_or_started_never_replaces_one_that_works() {
     let rejects = manifests::plugin("header-authorization", &edge, "  pluginConfig: {mood: reject}\n");
     breaks(&gateway, &rejects, "ConfigureFailed", "edge does not like its configuration");
     let panics = manifests::plugin("header-authorization", &edge, "  pluginConfig: {mood: panic-at-start}\n");
-    breaks(&gateway, &panics, "StartFailed", "proxy_on_configure failed");
+    breaks(&gateway, &panics, "StartFailed", "edge panics while it starts");
+    // A callback that is spelt wrong would leave the plug-in enforcing nothing.
+    let allow = |names: &str| {
+        let list = format!("{{wasmgate.dev/allowed-capabilities: \"{names}\"}}");
+        let namespace = "  namespace: istio-system\n";
+        scene.plugin("v0.0.1", "").replace(namespace, &format!("{namespace}  annotations: {list}\n"))
+    };
+    let misspelt = "there is no function proxy_on_request_header; did you mean proxy_on_request_headers?";
+    breaks(&gateway, &allow("proxy_on_request_header"), "UnknownCapability", misspelt);
     // And back: whatever was broken, a good manifest serves at once.
     gateway.write("plugin.yaml", &scene.plugin("v0.0.1", "")).unwrap();
     gateway.wait_for_plugin(NAME, "state", "ready").unwrap();
+    // Leaving a callback out is a choice, and is told.
+    gateway.write("plugin.yaml", &allow("proxy_log")).unwrap();
+    gateway.wait_for_log("which are never called: ").unwrap();
 }
 
 #[test]
