@@ -27,9 +27,11 @@ bench: ## Run nginx, HAProxy, Envoy and Wasmgate in turn; report in bench/out
 	cargo build --release --locked -p wasmgate -p wasmgate-bench
 	mkdir -p target/plugins
 	cd examples/plugins/go/header-authorization && GOOS=wasip1 GOARCH=wasm GOFLAGS=-buildvcs=false PATH="$$PATH:$(CURDIR)/target/plugins/go-venv/bin" go build -buildmode=c-shared -o $(CURDIR)/target/plugins/bench-go.wasm .
+	cd bench/plugins/calls && cargo build --release --locked --target wasm32-wasip1 --target-dir $(CURDIR)/target/plugins
 	./target/release/wasmgate-bench --wasmgate target/release/wasmgate \
 		--go-plugin target/plugins/bench-go.wasm \
-		--rust-plugin examples/plugins/rust/header-authorization/header-authorization.wasm $(BENCH_ARGS)
+		--rust-plugin examples/plugins/rust/header-authorization/header-authorization.wasm \
+		--calls-plugin target/plugins/wasm32-wasip1/release/calls.wasm $(BENCH_ARGS)
 
 conformance: ## Run every Proxy-Wasm behaviour on HOST=wasmgate|envoy|both and print the matrix
 	./scripts/test-deps

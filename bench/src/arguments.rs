@@ -25,6 +25,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) rust_plugin: Option<PathBuf>,
 
+    /// The plug-in of bench/plugins/calls; without it calls between host and guest are not timed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calls_plugin: Option<PathBuf>,
+
     /// How long each window is measured, after a second of warm-up
     #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) seconds: u32,

@@ -11,6 +11,7 @@
 
 mod arguments;
 mod bench;
+mod calls;
 mod case;
 mod disturbance;
 mod interrupt;
@@ -68,7 +69,9 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     }
     let startup = if arguments.skip_startup { Vec::new() } else { startup::measure(&bench, arguments) };
     interrupt::check()?;
-    let report = Report::new(machine, rows, startup);
+    let (go, rust) = (arguments.go_plugin.as_deref(), arguments.rust_plugin.as_deref());
+    let calls = arguments.calls_plugin.as_deref().map(|path| calls::measure(path, go, rust)).transpose()?;
+    let report = Report::new(machine, rows, startup, calls.unwrap_or_default());
     let markdown = table::markdown(&report);
     println!("{markdown}");
     std::fs::create_dir_all(&arguments.out)?;

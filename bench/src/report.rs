@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::calls::Figure;
 use crate::case::{Case, Plugin, Protocol, Proxy, Scenario};
 use crate::disturbance::DISTURBED_FROM;
 use crate::machine::Machine;
@@ -121,18 +122,19 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) rows: Vec<Row>,
     pub(crate) startup: Vec<Startup>,
+    pub(crate) calls: Vec<Figure>,
     pub(crate) ratios: Vec<Ratio>,
 }
 
 impl Report {
-    pub(crate) fn new(machine: Machine, rows: Vec<Row>, startup: Vec<Startup>) -> Self {
+    pub(crate) fn new(machine: Machine, rows: Vec<Row>, startup: Vec<Startup>, calls: Vec<Figure>) -> Self {
         let mut ratios = Vec::new();
         for ours in rows.iter().filter(|row| row.proxy == Proxy::Wasmgate) {
             for peer in rows.iter().filter(|row| row.proxy != Proxy::Wasmgate && row.is_comparable_to(ours)) {
                 ratios.extend(ratio(ours, peer));
             }
         }
-        Self { machine, rows, startup, ratios }
+        Self { machine, rows, startup, calls, ratios }
     }
 
     /// Whether nothing failed and every bar that could be judged was met.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::calls::Figure;
 use crate::case::{Protocol, Proxy};
 use crate::report::{Ratio, Report, Row};
 use crate::startup::{Event, Startup};
@@ -27,6 +28,7 @@ pub(crate) fn markdown(report: &Report) -> String {
         rest = others;
     }
     startup(&mut text, &report.startup);
+    calls(&mut text, &report.calls);
     bars(&mut text, &report.ratios);
     text
 }
@@ -131,6 +133,18 @@ fn startup(text: &mut String, times: &[Startup]) {
     text.push('\n');
 }
 
+fn calls(text: &mut String, figures: &[Figure]) {
+    if figures.is_empty() {
+        return;
+    }
+    text.push_str("### Between host and guest, in process\n\n| | ns | bar | |\n|---|---:|---:|---|\n");
+    for Figure { what, nanoseconds, bar } in figures {
+        let verdict = bar.map_or("", |bar| if *nanoseconds <= bar { "met" } else { "missed" });
+        let _ = writeln!(text, "| {what} | {nanoseconds:.0} | {} | {verdict} |", number(*bar, 0));
+    }
+    text.push('\n');
+}
+
 fn bars(text: &mut String, ratios: &[Ratio]) {
     for ratio in ratios {
         let (Some(bar), Some(passes)) = (ratio.bar, ratio.passes()) else { continue };
@@ -190,7 +204,7 @@ mod tests {
             row("allowed/http1/log-off/wasmgate/go", 15.0),
             failed,
         ];
-        let text = markdown(&Report::new(machine, rows, Vec::new()));
+        let text = markdown(&Report::new(machine, rows, Vec::new(), Vec::new(), Vec::new()));
         assert!(text.contains("| envoy | none | 30.0 | 40000 | 200 | 900 | 20.0 | 30.0 |\n"), "{text}");
         assert!(text.contains("| wasmgate go | envoy none | 0.50 |\n"), "{text}");
         assert!(text.contains("| envoy | go | failed: a\\|b |"), "{text}");

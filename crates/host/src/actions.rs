@@ -27,6 +27,15 @@ pub struct LocalReply {
     pub grpc_status: Option<u32>,
 }
 
+/// A piece of the response body that a plug-in sends before what is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injection {
+    /// The bytes; may be empty.
+    pub data: Bytes,
+    /// Nothing follows.
+    pub end: bool,
+}
+
 /// Something that a plug-in asked for during a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamAction {
@@ -36,9 +45,9 @@ pub enum StreamAction {
     LocalReply(Box<LocalReply>),
     /// Reset the stream.
     Close,
-    /// Send these bytes to the client as a piece of the response body, before what is held; with `true` they are the
-    /// last ones (Higress).
-    Inject(Bytes, bool),
+    /// Send bytes to the client that did not come from upstream (Higress). In a box: every callback moves the place
+    /// where an action could be.
+    Inject(Box<Injection>),
     /// Go on with a direction of a TCP connection that is paused.
     ContinueConnection(Direction),
     /// Flush and close a TCP connection; the direction names the side that the plug-in spoke of.

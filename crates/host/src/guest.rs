@@ -65,6 +65,7 @@ impl<S: StreamContext> Guest<S> {
         self.enter(name, function, params, ROOT, None).1.map(Some)
     }
 
+    #[inline]
     fn enter<P: WasmParams, R: WasmResults>(
         &mut self,
         name: &'static str,

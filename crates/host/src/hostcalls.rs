@@ -23,29 +23,27 @@ pub(crate) fn status(status: Status) -> Answer {
     Ok(status as u32)
 }
 
+/// The bytes of an HTTP token.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let mark = matches!(
+            byte,
+            b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        );
+        if let Some(entry) = table.split_at_mut(byte as usize).1.first_mut() {
+            *entry = mark || byte.is_ascii_alphanumeric();
+        }
+        byte += 1;
+    }
+    table
+};
+
 /// Whether a header name from a guest is an HTTP token or a pseudo header.
 pub(crate) fn is_header_name(name: &[u8]) -> bool {
     let token = name.strip_prefix(b":").unwrap_or(name);
-    !token.is_empty()
-        && token.iter().all(|b| {
-            matches!(
-                b,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            ) || b.is_ascii_alphanumeric()
-        })
+    !token.is_empty() && token.iter().all(|b| TOKEN.get(usize::from(*b)).is_some_and(|t| *t))
 }
 
 /// Whether a header value from a guest can be sent without ending the header early.

@@ -52,7 +52,7 @@ pub use abi::{
     AbiVersion, BufferType, DataAction, HeadersAction, LogLevel, MapType, MetricType, NetworkAction,
     PeerType, Status, StreamType, TrailersAction,
 };
-pub use actions::{Actions, Direction, LocalReply, StreamAction};
+pub use actions::{Actions, Direction, Injection, LocalReply, StreamAction};
 pub use effects::{
     CallToken, Effect, GrpcCall, GrpcStatus, GrpcTarget, HeaderPairs, HttpCall, HttpCallResponse, QueueToken,
     RedisOptions, UpstreamState,

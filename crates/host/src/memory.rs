@@ -80,12 +80,11 @@ pub(crate) fn give<S: 'static>(
         let allocated = allocate.call(&mut *caller, len);
         caller.data_mut().allocate = Some(allocate);
         ptr = allocated?;
-        let (memory, _) = split(caller);
-        if ptr == 0 || !write(memory, ptr, value) {
-            return Ok(Status::InvalidMemoryAccess);
-        }
     }
     let (memory, _) = split(caller);
+    if len > 0 && (ptr == 0 || !write(memory, ptr, value)) {
+        return Ok(Status::InvalidMemoryAccess);
+    }
     write_u32(memory, ptr_out, ptr);
     write_u32(memory, len_out, len);
     Ok(Status::Ok)

@@ -195,13 +195,20 @@ impl<S> VmState<S> {
     /// A callback is over: other streams go back, with their actions unless the guest has failed.
     pub(crate) fn leave(&mut self, failed: bool) -> (Option<S>, Entry) {
         self.effective = 0;
+        if !self.loans.is_empty() {
+            self.give_back(failed);
+        }
+        (self.stream.take(), std::mem::take(&mut self.entry))
+    }
+
+    #[cold]
+    fn give_back(&mut self, failed: bool) {
         for Loan { context, stream, entry } in self.loans.drain(..) {
             let actions = if failed { Actions::new() } else { entry.actions };
             if let Some(streams) = self.streams.as_mut() {
                 streams.give_back(ContextId(context), stream, actions);
             }
         }
-        (self.stream.take(), std::mem::take(&mut self.entry))
     }
 
     /// Logs for the context that hostcalls act on.

@@ -624,7 +624,6 @@ impl<S: StreamContext> std::fmt::Debug for Vm<S> {
     }
 }
 
-/// spec: proxy-wasm-host §2.4
 /// The SDKs make the root context in `proxy_on_context_create`, out of what the plug-in has registered before.
 fn start_hint<S: StreamContext>(module: &Module<S>, function: &str) -> &'static str {
     if function == "proxy_on_context_create" && module.is_reactor() {
@@ -635,6 +634,7 @@ fn start_hint<S: StreamContext>(module: &Module<S>, function: &str) -> &'static 
     }
 }
 
+/// spec: proxy-wasm-host §2.4
 fn encode_addresses(addresses: &[(std::net::IpAddr, u32)]) -> Bytes {
     if addresses.is_empty() {
         return Bytes::new();

@@ -184,10 +184,15 @@ impl VmCell {
     /// After a callback: does what the guest asked for. The VM must not be borrowed.
     pub(crate) fn after_callback(self: &Rc<Self>) {
         let effects = match self.vm.borrow_mut().as_mut() {
-            Some(vm) if vm.has_effects() => vm.take_effects(),
-            _ => Vec::new(),
+            Some(vm) if vm.has_effects() => Some(vm.take_effects()),
+            _ => None,
         };
-        self.run(effects);
+        if let Some(effects) = effects {
+            self.run(effects);
+        }
+        if self.posted.borrow().is_empty() {
+            return;
+        }
         let posted = std::mem::take(&mut *self.posted.borrow_mut());
         for (context, actions) in posted {
             let stream = self.streams.borrow().get(&context).cloned();

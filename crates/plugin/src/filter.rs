@@ -44,7 +44,7 @@ fn translate(version: &PluginVersion, action: host::StreamAction) -> Option<Then
         host::StreamAction::Continue(host::Direction::Request) => Then::Continue(Direction::Request),
         host::StreamAction::Continue(host::Direction::Response) => Then::Continue(Direction::Response),
         host::StreamAction::Close => Then::Reset { details: "wasm_close_stream" },
-        host::StreamAction::Inject(bytes, end) => Then::Inject(bytes, end),
+        host::StreamAction::Inject(injection) => Then::Inject(Box::new((injection.data, injection.end))),
         // Of TCP connections; this is an HTTP stream.
         host::StreamAction::ContinueConnection(_) | host::StreamAction::CloseConnection(_) => return None,
         host::StreamAction::LocalReply(reply) => {

@@ -55,7 +55,7 @@ pub enum Then {
         details: &'static str,
     },
     /// Send these bytes to the client after the response head, before what is held; with `true` they are the last ones.
-    Inject(Bytes, bool),
+    Inject(Box<(Bytes, bool)>),
     /// Never call this filter again and release all that it holds: its plug-in has failed and is optional.
     Bypass,
 }

@@ -603,7 +603,7 @@ impl<F: Filter> Stream<F> {
                 Then::Continue(_) => {}
                 Then::LocalReply(reply) => self.reply(*reply),
                 Then::Reset { details } => self.reset(details),
-                Then::Inject(bytes, end) => self.inject(index, bytes, end),
+                Then::Inject(piece) => self.inject(index, piece.0, piece.1),
                 Then::Bypass => self.bypass(index),
             }
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Answer, outgoing_pairs, status};
 use crate::abi::{LogLevel, Status, StreamType};
-use crate::actions::{Direction, LocalReply, StreamAction};
+use crate::actions::{Direction, Injection, LocalReply, StreamAction};
 use crate::effects::{Effect, HeaderPairs};
 use crate::memory::{Call, read, split};
 use crate::state::{Phase, VmState};
@@ -80,7 +80,8 @@ pub(crate) fn inject<S>(state: &mut VmState<S>, body: &[u8], end: bool) {
         state.log(LogLevel::Warn, b"injected data refused: larger than a body may be");
         return;
     }
-    state.push(StreamAction::Inject(Bytes::copy_from_slice(body), end));
+    let injection = Injection { data: Bytes::copy_from_slice(body), end };
+    state.push(StreamAction::Inject(Box::new(injection)));
 }
 
 /// Higress: the endpoint that the request goes to.

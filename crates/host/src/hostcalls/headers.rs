@@ -11,7 +11,9 @@ use crate::stream::{EditOutcome, HeaderEdit, StreamContext};
 
 /// Names are looked up in lower case, whatever the guest wrote.
 fn lower_case(name: &[u8]) -> SmallVec<[u8; 32]> {
-    name.iter().map(u8::to_ascii_lowercase).collect()
+    let mut out = SmallVec::from_slice(name);
+    out.make_ascii_lowercase();
+    out
 }
 
 /// Maps that show an answer and cannot be changed.
