@@ -87,7 +87,12 @@ pub(crate) async fn serve(
     };
     if let Ok(Ok((is_h2, prefix))) = detected {
         let answer_as_http11 = Rc::new(Cell::new(false));
-        let io = DownstreamIo::new(stream, prefix, Rc::clone(&answer_as_http11));
+        let io = DownstreamIo::new(
+            stream,
+            prefix,
+            Rc::clone(&answer_as_http11),
+            worker.settings.delayed_close_max,
+        );
         let peer = HeaderValue::from_str(&remote.ip().to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         let id = worker.next_connection_id();

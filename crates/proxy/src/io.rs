@@ -4,12 +4,14 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::AsyncWrite as _;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 /// What every HTTP/2 connection begins with.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -44,11 +46,37 @@ pub(crate) struct DownstreamIo {
     stream: TcpStream,
     prefix: Bytes,
     answer_as_http11: AnswerAsHttp11,
+    delayed_close_max: Duration,
+    /// Runs once our side has said that nothing follows.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 impl DownstreamIo {
-    pub(crate) fn new(stream: TcpStream, prefix: Bytes, answer_as_http11: AnswerAsHttp11) -> Self {
-        Self { stream, prefix, answer_as_http11 }
+    pub(crate) fn new(
+        stream: TcpStream,
+        prefix: Bytes,
+        answer_as_http11: AnswerAsHttp11,
+        delayed_close_max: Duration,
+    ) -> Self {
+        Self { stream, prefix, answer_as_http11, delayed_close_max, closing: None }
+    }
+
+    /// Throws away what still comes, until the client closes: a connection that is closed with bytes unread is reset,
+    /// and the reset can overtake the answer to an upload that was denied.
+    fn poll_last_bytes(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        /// Then others have their turn.
+        const READS_MAX: usize = 16;
+        let mut bytes = [0; 4096];
+        for _ in 0..READS_MAX {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -89,7 +117,16 @@ impl Write for DownstreamIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.closing.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if self.delayed_close_max.is_zero() {
+                return Poll::Ready(Ok(()));
+            }
+            let limit = self.delayed_close_max;
+            self.closing = Some(Box::pin(tokio::time::sleep(limit)));
+        }
+        let over = self.closing.as_mut().is_none_or(|limit| limit.as_mut().poll(cx).is_ready());
+        if over { Poll::Ready(Ok(())) } else { self.poll_last_bytes(cx).map(Ok) }
     }
 
     fn is_write_vectored(&self) -> bool {

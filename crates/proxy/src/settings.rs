@@ -39,6 +39,9 @@ pub struct Settings {
     pub upstream_idle_connections_max: usize,
     /// Streams at the same time on one HTTP/2 connection.
     pub http2_streams_max: u32,
+    /// How long a connection that we close waits for the client to close it, too; zero: not at all. Without it, a client
+    /// that is still sending a body may get a reset in place of the answer that denied it.
+    pub delayed_close_max: Duration,
     /// How long connections may go on after a shutdown has begun.
     pub drain_time_max: Duration,
 }
@@ -60,6 +63,7 @@ impl Default for Settings {
             upstream_idle_max: Duration::from_secs(60),
             upstream_idle_connections_max: 256,
             http2_streams_max: 100,
+            delayed_close_max: Duration::from_secs(1),
             drain_time_max: Duration::from_secs(30),
         }
     }

@@ -145,6 +145,11 @@ pub(crate) struct ProcessArguments {
     #[arg(long, default_value = "300", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) stream_idle_timeout: Duration,
 
+    /// How long a connection that is closed here waits for the client to close it, so that a denied upload reads its
+    /// answer and not a reset; 0: not at all.
+    #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) delayed_close_timeout: Duration,
+
     /// How long connections may go on after SIGTERM.
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) drain_time: Duration,
