@@ -73,6 +73,11 @@ pub enum LoadError {
         /// Each name with what may have been meant.
         names: Vec<String>,
     },
+}
+
+/// Why a VM did not become ready. The module may work with another configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
     /// The module's initial memory is over the limit.
     #[error("the module starts with {initial_bytes} bytes of memory, more than the limit of {limit_bytes}")]
     MemoryOverLimit {
@@ -81,11 +86,6 @@ pub enum LoadError {
         /// [`crate::Limits::memory_bytes_max`].
         limit_bytes: u64,
     },
-}
-
-/// Why a VM did not become ready. The module may work with another configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
     /// The instance could not be made.
     #[error("cannot instantiate the module: {0}")]
     Instantiate(String),

@@ -126,10 +126,10 @@ pub(crate) struct Exports {
     pub(crate) delete: Fn1<()>,
 }
 
-/// Whether a plug-in may use a function; an empty list allows all. What tool chains need to start and the allocators are
-/// not subject to it.
+/// Whether a plug-in may use a function; an empty list allows all. What tool chains need to start, the allocators and
+/// what Envoy has beside the ABI are not subject to it (spec: proxy-wasm-host §1.8).
 pub(crate) fn is_allowed(allowed: &BTreeSet<String>, name: &str) -> bool {
-    allowed.is_empty() || allowed.contains(name)
+    allowed.is_empty() || allowed.contains(name) || name.starts_with("envoy_")
 }
 
 impl Exports {

@@ -34,6 +34,9 @@ pub(crate) type Outcome = Result<Vec<u8>, Status>;
 
 /// Calls a function by name.
 pub(crate) fn call<S: StreamContext>(state: &mut VmState<S>, name: &[u8], arguments: &[u8]) -> Outcome {
+    if arguments.len() > state.limits.foreign_argument_bytes_max {
+        return Err(Status::BadArgument);
+    }
     match name {
         b"compress" => zlib::compress(arguments),
         b"uncompress" => zlib::uncompress(arguments, state.limits.uncompress_bytes_max),
@@ -69,8 +72,9 @@ fn declare_property<S>(state: &mut VmState<S>, arguments: &[u8]) -> Outcome {
     const DECLARED_MAX: usize = 1000;
     let fields = proto::fields(arguments).ok_or(Status::BadArgument)?;
     let name = proto::bytes(&fields, 1);
+    let name_bytes_max = state.limits.property_path_bytes_max;
     let declared = &mut state.foreign.declared;
-    if declared.contains_key(name) || declared.len() >= DECLARED_MAX {
+    if declared.contains_key(name) || declared.len() >= DECLARED_MAX || name.len() > name_bytes_max {
         return Err(Status::BadArgument);
     }
     declared.insert(name.to_vec(), proto::number(&fields, 2) != 0);

@@ -12,7 +12,8 @@
 //!        └ ContextId   one per HTTP stream
 //! ```
 //!
-//! `examples/hyper.rs` is a hyper server with one plug-in, in less than a hundred lines.
+//! `examples/hyper.rs` is a hyper server with one plug-in, in less than a hundred lines; `examples/tower.rs` is a layer that
+//! puts one around any service.
 //!
 //! Where to start reading: `guest` is the entry algorithm (spec: proxy-wasm-host §23), `linker` lists every function
 //! that a guest can import, `hostcalls` holds what they do.

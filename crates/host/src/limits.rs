@@ -27,16 +27,20 @@ pub struct Limits {
     pub log_message_bytes_max: usize,
     /// Actions (continue, local reply, close) of one callback; further ones are refused.
     pub actions_max: usize,
-    /// Bytes of one local reply's body.
+    /// Bytes of a local reply's details; what is beyond is cut.
+    pub local_reply_details_bytes_max: usize,
+    /// Bytes of one local reply's body; what is beyond is cut.
     pub local_reply_bytes_max: usize,
     /// Call-outs of one VM that are under way at the same time; further ones answer `InternalFailure`.
     pub calls_max: usize,
     /// Wall time of one call-out, whatever the guest asks for; 0 from the guest means this.
     pub call_time_max: Duration,
-    /// Bytes of a call-out's body or message that a guest sends.
+    /// Bytes of all call-outs of one callback: headers, bodies, messages and trailers.
     pub call_bytes_max: usize,
     /// The shortest time between two ticks; shorter periods become this one.
     pub tick_period_min: Duration,
+    /// Bytes of a foreign function's arguments. What such a function does is the host's time, which no deadline ends.
+    pub foreign_argument_bytes_max: usize,
     /// Bytes that the foreign function `uncompress` may make.
     pub uncompress_bytes_max: usize,
     /// Bytes of a CEL expression.
@@ -62,11 +66,13 @@ impl Default for Limits {
             body_bytes_max: 16 << 20,
             log_message_bytes_max: 16 << 10,
             actions_max: 64,
+            local_reply_details_bytes_max: 1 << 10,
             local_reply_bytes_max: 1 << 20,
             calls_max: 1024,
             call_time_max: Duration::from_secs(60),
             call_bytes_max: 16 << 20,
             tick_period_min: Duration::from_millis(1),
+            foreign_argument_bytes_max: 16 << 20,
             uncompress_bytes_max: 32 << 20,
             expression_bytes_max: 4 << 10,
             expressions_max: 1000,

@@ -163,3 +163,55 @@ pub(crate) fn define_without_result<S: StreamContext>(l: &mut Linker<VmState<S>>
     l.allow_shadowing(false);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is wrong")]
+
+    use std::collections::BTreeSet;
+
+    use crate::abi::MapType;
+    use crate::engine::Engine;
+    use crate::exports::SIGNATURES;
+    use crate::stream::{EditOutcome, HeaderEdit, StreamContext};
+
+    struct Nothing;
+
+    impl StreamContext for Nothing {
+        fn has_map(&self, _: MapType) -> bool {
+            false
+        }
+
+        fn header(&self, _: MapType, _: &[u8], _: &mut Vec<u8>) -> bool {
+            false
+        }
+
+        fn for_each_header(&self, _: MapType, _: &mut dyn FnMut(&[u8], &[u8])) {}
+
+        fn edit_headers(&mut self, _: MapType, _: HeaderEdit<'_>) -> EditOutcome {
+            EditOutcome::Unavailable
+        }
+    }
+
+    /// Names in backticks on the page.
+    fn documented() -> BTreeSet<&'static str> {
+        include_str!("../../../docs/hostcalls.md").split('`').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn every_function_is_documented() {
+        let engine = Engine::new().unwrap();
+        let known = crate::module::function_names::<Nothing>(&engine).unwrap();
+        // The arms of the match over foreign functions.
+        let arms = include_str!("foreign.rs").split("b\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let documented = documented();
+        let missing: Vec<_> = known
+            .iter()
+            .map(String::as_str)
+            .chain(SIGNATURES.iter().map(|s| s.name))
+            .chain(arms)
+            .filter(|name| !documented.contains(name))
+            .collect();
+        assert_eq!(missing, [""; 0], "docs/hostcalls.md");
+    }
+}

@@ -152,7 +152,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The metrics that one VM has defined, by the numbers that it was given.
 #[derive(Debug, Default)]
 pub(crate) struct VmMetrics {
-    defined: Vec<(String, Metric)>,
+    defined: Vec<(Option<String>, Metric)>,
 }
 
 /// What is behind a number.
@@ -165,21 +165,21 @@ pub(crate) enum MetricLookup<'m> {
 impl VmMetrics {
     /// A number for a metric. The same name and kind give the same number.
     pub(crate) fn define(&mut self, registry: &MetricRegistry, kind: MetricType, name: &str) -> (u32, bool) {
-        let known = self.defined.iter().position(|(n, m)| n == name && m.kind() == kind);
+        let known = self.defined.iter().position(|(n, m)| n.as_deref() == Some(name) && m.kind() == kind);
         if let Some(index) = known {
             return (Self::id(index, kind), true);
         }
         let (metric, shown) = registry.define(kind, name);
         if !shown {
             // All that is over the limit shares one number per kind, so that a guest cannot make the table grow.
-            let index = self.defined.iter().position(|(n, m)| n.is_empty() && m.kind() == kind);
+            let index = self.defined.iter().position(|(n, m)| n.is_none() && m.kind() == kind);
             let index = index.unwrap_or_else(|| {
-                self.defined.push((String::new(), metric));
+                self.defined.push((None, metric));
                 self.defined.len() - 1
             });
             return (Self::id(index, kind), false);
         }
-        self.defined.push((name.to_owned(), metric));
+        self.defined.push((Some(name.to_owned()), metric));
         (Self::id(self.defined.len() - 1, kind), true)
     }
 
@@ -231,6 +231,11 @@ mod tests {
             ["b", "d", "e"].iter().map(|n| vm.define(&registry, MetricType::Counter, n).0).collect();
         assert_eq!(over, [4, 4, 4]);
         assert_eq!(registry.all().len(), 1);
+        // A guest may call a metric nothing at all.
+        let registry = MetricRegistry::new(MetricLimits { metrics_max: 1, name_bytes_max: 3 });
+        let mut vm = VmMetrics::default();
+        let nameless = vm.define(&registry, MetricType::Counter, "");
+        assert_ne!(vm.define(&registry, MetricType::Counter, "b").0, nameless.0);
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub struct Module<S: StreamContext> {
     is_go_command: bool,
     is_reactor: bool,
     silenced: Vec<&'static str>,
+    initial_memory_bytes: u64,
 }
 
 impl<S: StreamContext> Module<S> {
@@ -103,8 +104,18 @@ impl<S: StreamContext> Module<S> {
         let is_reactor = has("_initialize") && !has("main") && !has("__main_void");
         let silenced = SIGNATURES.iter().map(|s| s.name).filter(|n| has(n) && !calls(n) && is_callback(n));
         let silenced = silenced.collect();
-        let engine = engine.clone();
-        Ok(Self { imports, engine, allowed, abi, callbacks, is_go_command, is_reactor, silenced })
+        let (engine, initial_memory_bytes) = (engine.clone(), initial_memory_bytes(&module));
+        Ok(Self {
+            imports,
+            engine,
+            allowed,
+            abi,
+            callbacks,
+            is_go_command,
+            is_reactor,
+            silenced,
+            initial_memory_bytes,
+        })
     }
 
     /// A new instance, with fresh memories and tables where the module imports them.
@@ -140,6 +151,11 @@ impl<S: StreamContext> Module<S> {
     /// whose `proxy_on_request_headers` is among them decides about no request.
     pub fn silenced_callbacks(&self) -> &[&'static str] {
         &self.silenced
+    }
+
+    /// What the module's memory begins with.
+    pub(crate) fn initial_memory_bytes(&self) -> u64 {
+        self.initial_memory_bytes
     }
 
     pub(crate) fn is_go_command(&self) -> bool {
@@ -194,6 +210,12 @@ fn detect_abi(module: &wasmtime::Module) -> Result<AbiVersion, LoadError> {
     Err(LoadError::NoAbiVersion { hint })
 }
 
+fn initial_memory_bytes(module: &wasmtime::Module) -> u64 {
+    let imported = module.imports().filter_map(|i| i.ty().memory().map(MemoryType::minimum));
+    let exported = module.exports().filter_map(|e| e.ty().memory().map(MemoryType::minimum));
+    imported.chain(exported).max().unwrap_or(0).saturating_mul(64 << 10)
+}
+
 fn check_exports(module: &wasmtime::Module) -> Result<(), LoadError> {
     let imports_memory = module.imports().any(|i| matches!(i.ty(), ExternType::Memory(_)));
     if !imports_memory && !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
@@ -225,16 +247,21 @@ fn check_capabilities<S: StreamContext>(
     if allowed.is_empty() {
         return Ok(());
     }
-    let internal = |e: wasmtime::Error| LoadError::Engine(format!("{e:#}"));
-    let linker: Linker<VmState<S>> = linker::base(engine.wasmtime()).map_err(internal)?;
-    let mut store = scratch_store(engine);
-    let mut known: BTreeSet<String> = linker.iter(&mut store).map(|(_, name, _)| name.to_owned()).collect();
+    let mut known = function_names::<S>(engine)?;
     known.extend(SIGNATURES.iter().map(|s| s.name.to_owned()));
     known.extend(module.imports().map(|i| i.name().to_owned()));
     known.extend(module.exports().map(|e| e.name().to_owned()));
     let unknown = |name: &&String| !known.contains(*name);
     let names: Vec<String> = allowed.iter().filter(unknown).map(|name| suggest(name, &known)).collect();
     if names.is_empty() { Ok(()) } else { Err(LoadError::UnknownCapabilities { names }) }
+}
+
+/// The names of all functions that a module can import.
+pub(crate) fn function_names<S: StreamContext>(engine: &Engine) -> Result<BTreeSet<String>, LoadError> {
+    let internal = |e: wasmtime::Error| LoadError::Engine(format!("{e:#}"));
+    let linker: Linker<VmState<S>> = linker::base(engine.wasmtime()).map_err(internal)?;
+    let mut store = scratch_store(engine);
+    Ok(linker.iter(&mut store).map(|(_, name, _)| name.to_owned()).collect())
 }
 
 fn suggest(name: &str, known: &BTreeSet<String>) -> String {

@@ -53,7 +53,7 @@ impl PropertyValue {
                     }
                     encoded.push((key, bytes));
                 }
-                crate::pairs::encode_pairs(out, &|each| encoded.iter().for_each(|(k, v)| each(k, v)));
+                encode_all(out, encoded.len(), &|each| encoded.iter().for_each(|(k, v)| each(k, v)));
             }
             Self::List(values) => {
                 let mut encoded = Vec::with_capacity(values.len());
@@ -64,11 +64,20 @@ impl PropertyValue {
                     }
                     encoded.push(bytes);
                 }
-                crate::pairs::encode_pairs(out, &|each| encoded.iter().for_each(|v| each(v, b"")));
+                encode_all(out, encoded.len(), &|each| encoded.iter().for_each(|v| each(v, b"")));
             }
             Self::Null => return false,
         }
         true
+    }
+}
+
+/// A pair list; one without pairs is the count alone, unlike that of a header map.
+fn encode_all(out: &mut Vec<u8>, count: usize, pairs: &dyn Fn(crate::pairs::EachPair<'_>)) {
+    if count == 0 {
+        out.extend_from_slice(&0_u32.to_le_bytes());
+    } else {
+        crate::pairs::encode_pairs(out, pairs);
     }
 }
 

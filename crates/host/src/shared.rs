@@ -20,6 +20,8 @@ pub struct SharedLimits {
     pub keys_max: usize,
     /// Number of queues.
     pub queues_max: usize,
+    /// Bytes of a queue's name; there is no queue of a longer one.
+    pub queue_name_bytes_max: usize,
     /// Bytes that wait in one queue. Further items are dropped.
     pub queue_bytes_max: usize,
     /// Items that wait in one queue.
@@ -32,6 +34,7 @@ impl Default for SharedLimits {
             data_bytes_max: 64 << 20,
             keys_max: 100_000,
             queues_max: 1000,
+            queue_name_bytes_max: 1024,
             queue_bytes_max: 16 << 20,
             queue_items_max: 100_000,
         }
@@ -177,13 +180,14 @@ impl Namespace {
         SetOutcome::Done
     }
 
-    /// The queue of a name, made if it does not exist. `None`: too many.
+    /// The queue of a name, made if it does not exist. `None`: too many, or the name is too long.
     pub fn create_queue(&self, name: &[u8]) -> Option<QueueToken> {
         let mut queues = lock(&self.queues);
         if let Some(queue) = queues.get(name) {
             return Some(queue.token);
         }
-        if queues.len() >= self.shared.limits.queues_max {
+        let limits = &self.shared.limits;
+        if queues.len() >= limits.queues_max || name.len() > limits.queue_name_bytes_max {
             return None;
         }
         let token = QueueToken(self.shared.next_queue.fetch_add(1, Ordering::Relaxed).checked_add(1)?);
@@ -246,6 +250,14 @@ impl Namespace {
         let item = content.items.pop_front();
         content.bytes -= item.as_ref().map_or(0, Bytes::len);
         Some(item)
+    }
+
+    /// Puts an item that could not be handed over back to where it was.
+    pub(crate) fn put_back(&self, token: QueueToken, item: Bytes) {
+        let Some(queue) = self.shared.queue(token) else { return };
+        let mut content = lock(&queue.content);
+        content.bytes += item.len();
+        content.items.push_front(item);
     }
 }
 
@@ -327,6 +339,7 @@ mod tests {
     #[test]
     fn what_is_over_the_limit_is_dropped() {
         let limits = SharedLimits {
+            queue_name_bytes_max: 16,
             data_bytes_max: 10,
             keys_max: 2,
             queues_max: 1,

@@ -67,7 +67,7 @@ pub(crate) struct VmState<S> {
     pub(crate) phase: Phase,
     /// What the embedder is to do after this callback.
     pub(crate) effects: Vec<Effect>,
-    /// Bytes in them.
+    /// Bytes in them, and in what is injected.
     pub(crate) effect_bytes: usize,
     pub(crate) calls: Calls,
     pub(crate) view: CallView,
@@ -188,6 +188,9 @@ impl<S> VmState<S> {
 
     /// A callback begins.
     pub(crate) fn enter(&mut self, context: u32, stream: Option<S>) {
+        if self.effects.is_empty() {
+            self.effect_bytes = 0;
+        }
         self.current = context;
         self.stream = stream;
     }

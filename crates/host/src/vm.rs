@@ -84,6 +84,10 @@ impl<S: StreamContext> Vm<S> {
         process: &Process,
         limits: Limits,
     ) -> Result<Self, StartError> {
+        let (initial_bytes, limit_bytes) = (module.initial_memory_bytes(), limits.memory_bytes_max);
+        if initial_bytes > limit_bytes {
+            return Err(StartError::MemoryOverLimit { initial_bytes, limit_bytes });
+        }
         let shared = process.shared.namespace(&plugin.vm_id);
         let services = Arc::clone(&process.services);
         let registry = process.metrics.clone();

@@ -4,8 +4,13 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use http_body_util::{BodyExt as _, Full};
+use tower::{Layer as _, ServiceExt as _};
+
 #[path = "../examples/hyper.rs"]
 mod hyper_example;
+#[path = "../examples/tower.rs"]
+mod tower_example;
 
 const DEMO: &[u8] =
     include_bytes!("../../../examples/plugins/rust/header-authorization/header-authorization.wasm");
@@ -38,4 +43,28 @@ async fn a_hyper_server_with_one_plug_in() {
         server.abort();
     };
     tokio::task::LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn a_tower_service_behind_one_plug_in() {
+    let hello = tower::service_fn(|request: hyper::Request<()>| async move {
+        let seen = request.headers().len();
+        Ok::<_, std::convert::Infallible>(hyper::Response::new(Full::from(format!("{seen} headers"))))
+    });
+    let service = tower_example::PluginLayer::new(DEMO).unwrap().layer(hello);
+    let ask = |allow: &str| {
+        let request = hyper::Request::get("/").header("allow", allow).body(()).unwrap();
+        let service = service.clone();
+        async move {
+            let response = service.oneshot(request).await.unwrap();
+            let (status, kind) =
+                (response.status().as_u16(), response.headers().get("content-type").cloned());
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (status, kind, String::from_utf8_lossy(&body).into_owned())
+        }
+    };
+    let (status, kind, body) = ask("no").await;
+    assert_eq!((status, body.as_str()), (403, "Forbidden by ASM Wasm Plugin"));
+    assert_eq!(kind.unwrap(), "text/plain");
+    assert_eq!(ask("true").await, (200, None, "1 headers".to_owned()));
 }

@@ -575,3 +575,72 @@ fn before_the_root_exists_nothing_can_be_asked_for() {
     let (mut vm, _) = harness::start(imports, code);
     assert!(vm.take_effects().is_empty());
 }
+
+#[test]
+fn what_a_guest_hands_over_is_bounded() {
+    let mut data = Data::default();
+    let [web, web_len] = data.add(b"web");
+    let [h, h_len] = data.pairs(&[(":method", "GET"), (":path", "/x"), (":authority", "a")]);
+    let [large, large_len] =
+        data.pairs(&[(":method", "GET"), (":path", "/x"), (":authority", "a"), ("x-large", "0123456789")]);
+    let [compress, compress_len] = data.add(b"compress");
+    let [declare, declare_len] = data.add(b"declare_property");
+    let [ok_name, ok_name_len] = data.add(b"\x0a\x0812345678");
+    let [long_name, long_name_len] = data.add(b"\x0a\x09123456789");
+    let [rebuild, rebuild_len] = data.add(b"wasm_need_rebuild");
+    let [yes, yes_len] = data.add(b"true");
+    let (call, foreign) = ("proxy_http_call", "proxy_call_foreign_function");
+    let steps: [harness::Step<'_>; 11] = [
+        (call, &[web, web_len, large, large_len, 0, 0, 0, 0, 5, 4], 10),
+        (call, &[web, web_len, h, h_len, 0, 0, 0, 0, 5, 4], 0),
+        (call, &[web, web_len, h, h_len, 0, 0, 0, 0, 5, 4], 10),
+        (foreign, &[compress, compress_len, 1024, 13, 0, 0], 2),
+        (foreign, &[compress, compress_len, 1024, 12, 0, 0], 0),
+        (foreign, &[declare, declare_len, long_name, long_name_len, 0, 0], 2),
+        (foreign, &[declare, declare_len, ok_name, ok_name_len, 0, 0], 0),
+        ("proxy_get_property", &[1024, 9, 0, 4], 1),
+        ("proxy_set_header_map_pairs", &[0, large, large_len], 0),
+        ("proxy_set_property", &[rebuild, rebuild_len, yes, yes_len], 0),
+        ("proxy_set_property", &[rebuild, rebuild_len, yes, yes_len], 0),
+    ];
+    let (name, params, result) = REQUEST_HEADERS;
+    let limits = Limits {
+        call_bytes_max: 32,
+        foreign_argument_bytes_max: 12,
+        property_path_bytes_max: 8,
+        header_value_bytes_max: 9,
+        ..Limits::default()
+    };
+    let (mut vm, log) = Script::default().on(name, params, result, &steps).start(&wat(&data.0), limits);
+    run_stream(&mut vm, Stream::default());
+    log.assert_as_expected();
+    let rebuilds = vm.take_effects().into_iter().filter(|e| matches!(e, Effect::Rebuild)).count();
+    assert_eq!(rebuilds, 1, "asking twice changes nothing");
+    let lines = log.lines.lock().unwrap().join("\n");
+    assert!(lines.contains("left out 1 pairs that would corrupt the message or are too large"), "{lines}");
+}
+
+#[test]
+fn an_item_that_cannot_be_handed_over_stays_in_its_queue() {
+    let wat = r#"(module
+        (import "env" "proxy_register_shared_queue" (func $register (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_enqueue_shared_queue" (func $enqueue (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_dequeue_shared_queue" (func $dequeue (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (global $full (mut i32) (i32.const 0))
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (global.get $full))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (drop (call $register (i32.const 64) (i32.const 1) (i32.const 0)))
+          (drop (call $enqueue (i32.load (i32.const 0)) (i32.const 64) (i32.const 3)))
+          (if (i32.ne (call $dequeue (i32.load (i32.const 0)) (i32.const 4) (i32.const 8)) (i32.const 6)) (then unreachable))
+          (global.set $full (i32.const 128))
+          (if (i32.ne (call $dequeue (i32.load (i32.const 0)) (i32.const 4) (i32.const 8)) (i32.const 0)) (then unreachable))
+          (if (i32.ne (i32.load (i32.const 8)) (i32.const 3)) (then unreachable))
+          (if (i32.ne (call $dequeue (i32.load (i32.const 0)) (i32.const 4) (i32.const 8)) (i32.const 7)) (then unreachable))
+          (i32.const 0)))"#;
+    let module = harness::module(wat).unwrap();
+    let process = Process::new(Arc::new(Log::default()) as _);
+    let mut vm = Vm::start(&module, Arc::default(), &process, Limits::default()).unwrap();
+    let (stream, id) = vm.create_stream(Box::default());
+    vm.on_request_headers(id.unwrap(), stream, 1, true).1.unwrap();
+}

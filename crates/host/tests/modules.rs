@@ -371,3 +371,12 @@ fn a_panic_at_the_start_is_told_with_its_message_and_what_to_do() {
          (Go: func init() { proxywasm.SetVMContext(…) })"
     );
 }
+
+#[test]
+fn a_module_that_begins_over_the_limit_says_so() {
+    let module = module("(module (memory (export \"memory\") 3) (func (export \"proxy_abi_version_0_2_1\")) (func (export \"malloc\") (param i32) (result i32) i32.const 8))").unwrap();
+    let process = Process::new(Arc::new(Log::default()) as _);
+    let limits = Limits { memory_bytes_max: 2 << 16, ..Limits::default() };
+    let error = Vm::start(&module, Arc::default(), &process, limits).unwrap_err().to_string();
+    assert_eq!(error, "the module starts with 196608 bytes of memory, more than the limit of 131072");
+}

@@ -30,6 +30,8 @@ pub struct PluginFilter {
     index: usize,
     /// The VM and the stream's context in it, from the request headers on.
     context: Option<(Rc<VmCell>, host::ContextId)>,
+    /// Whether the stream has come to this filter at all.
+    is_reached: bool,
 }
 
 type Then1 = SmallVec<[Then; 1]>;
@@ -82,7 +84,7 @@ fn refusal(details: &'static str) -> Then {
 impl PluginFilter {
     /// A filter for a new stream, at its place in the chain.
     pub fn new(plugin: Rc<WorkerPlugin>, port: Rc<StreamPort>, index: usize) -> Self {
-        Self { plugin, port, index, context: None }
+        Self { plugin, port, index, context: None, is_reached: false }
     }
 
     /// Enters the guest; the stream's data moves in and comes back.
@@ -118,6 +120,33 @@ impl PluginFilter {
                 (data, verdict)
             }
         }
+    }
+
+    /// A stream that was answered before it came here is logged all the same (spec: proxy-wasm-host §6.5).
+    fn reach_late(&mut self, data: Box<StreamData>) -> Box<StreamData> {
+        self.is_reached = true;
+        if !self.plugin.callbacks.end {
+            return data;
+        }
+        let Some(cell) = self.plugin.acquire() else { return data };
+        let (data, created) = match cell.vm.borrow_mut().as_mut() {
+            Some(vm) => {
+                let (stream, created) = vm.create_stream(WasmStream(data));
+                (stream.0, created)
+            }
+            None => return data,
+        };
+        cell.after_callback();
+        match created {
+            Ok(id) => {
+                cell.add_stream(id, Rc::clone(&self.port), self.index);
+                self.context = Some((cell, id));
+            }
+            Err(failure) => {
+                self.plugin.failed(&cell, &failure);
+            }
+        }
+        data
     }
 
     /// What the fail strategy says about a stream whose VM has failed.
@@ -217,6 +246,7 @@ impl Filter for PluginFilter {
         data: Box<StreamData>,
         end: bool,
     ) -> (Box<StreamData>, Verdict<HeadersAction>) {
+        self.is_reached = true;
         let stopped = HeadersAction::StopAllAndWatermark;
         let Some(cell) = self.plugin.acquire() else {
             let verdict = self.strategy("wasm_restarting", stopped);
@@ -296,6 +326,7 @@ impl Filter for PluginFilter {
     }
 
     fn end(&mut self, data: Box<StreamData>) -> Box<StreamData> {
+        let data = if self.is_reached { data } else { self.reach_late(data) };
         let Some((cell, id)) = self.context.take() else { return data };
         let started = self.plugin.version.engine.ticks();
         let (data, result) = match cell.vm.borrow_mut().as_mut() {

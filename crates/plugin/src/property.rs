@@ -4,23 +4,25 @@
 use http::Version;
 use http::header::{CONTENT_LENGTH, HeaderMap, REFERER, USER_AGENT};
 use wasmgate_host::PropertyValue;
-use wasmgate_stream::{RequestHead, StreamData, StreamInfo};
+use wasmgate_stream::{RequestHead, StreamData, StreamInfo, grpc_status};
 
 pub(crate) fn find(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
-    if let Some(stored) = data.properties.get(&path.join(&0)) {
-        return Some(PropertyValue::Bytes(stored.to_vec()));
-    }
+    // What a plug-in stores never hides what the proxy knows: another plug-in may decide by it (spec: proxy-wasm-host §14.1).
+    attribute(data, path)
+        .or_else(|| Some(PropertyValue::Bytes(data.properties.get(&path.join(&0))?.to_vec())))
+}
+
+fn attribute(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
     let info = &data.info;
     match path {
         [b"request", b"headers"] => Some(joined(|each| data.request.for_each(each))),
-        [b"request", b"headers", name] => {
-            data.request.get(&name.to_ascii_lowercase()).map(PropertyValue::text)
-        }
+        [b"request", b"headers", name] => all_values(name, |each| data.request.for_each(each)),
         [b"request", field] => request(&data.request, info, field),
         // Before there is one, a map without entries.
         [b"response", b"headers"] => Some(joined(|each| data.response.iter().for_each(|r| r.for_each(each)))),
         [b"response", b"headers", name] => {
-            data.response.as_ref()?.with(&name.to_ascii_lowercase(), |value| PropertyValue::text(value))
+            let response = data.response.as_ref()?;
+            all_values(name, |each| response.for_each(each))
         }
         [b"response", b"trailers"] => Some(joined(|each| {
             let pairs = data.response_trailers.iter().flatten();
@@ -42,6 +44,23 @@ pub(crate) fn find(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
         [b"xds", b"cluster_name"] | [b"cluster_name"] => named(&info.cluster_name),
         _ => None,
     }
+}
+
+/// All values that a header has, separated by commas.
+fn all_values(name: &[u8], for_each: impl Fn(&mut dyn FnMut(&[u8], &[u8]))) -> Option<PropertyValue> {
+    let mut found: Option<Vec<u8>> = None;
+    for_each(&mut |key, value| {
+        if key.eq_ignore_ascii_case(name) {
+            match &mut found {
+                Some(all) => {
+                    all.push(b',');
+                    all.extend_from_slice(value);
+                }
+                None => found = Some(value.to_vec()),
+            }
+        }
+    });
+    found.map(PropertyValue::Bytes)
 }
 
 fn named(name: &str) -> Option<PropertyValue> {
@@ -80,7 +99,8 @@ fn response(data: &StreamData, field: &[u8]) -> Option<PropertyValue> {
     let info = &data.info;
     match field {
         b"code" => data.response.as_ref()?.status.map(|s| PropertyValue::Int(s.as_u16().into())),
-        b"code_details" if !info.response_code_details.is_empty() => {
+        // A local reply without details has empty ones.
+        b"code_details" if data.response.is_some() || !info.response_code_details.is_empty() => {
             Some(PropertyValue::text(info.response_code_details.as_bytes()))
         }
         b"flags" => Some(PropertyValue::Int(flags(info.response_flags))),
@@ -92,10 +112,10 @@ fn response(data: &StreamData, field: &[u8]) -> Option<PropertyValue> {
         b"grpc_status" => {
             let status =
                 |map: &HeaderMap| map.get("grpc-status")?.to_str().ok()?.parse().ok().map(PropertyValue::Int);
-            data.response_trailers
-                .as_ref()
-                .and_then(status)
-                .or_else(|| status(&data.response.as_ref()?.headers))
+            let response = data.response.as_ref()?;
+            let told = data.response_trailers.as_ref().and_then(status).or_else(|| status(&response.headers));
+            // Whatever the response is, as in Envoy.
+            told.or_else(|| Some(PropertyValue::Int(grpc_status(response.status?).into())))
         }
         _ => None,
     }

@@ -27,4 +27,4 @@ pub use head::{EditError, RequestHead, ResponseHead, is_header_text};
 pub use machine::{Stream, StreamLimits, StreamState};
 pub use output::DataOut;
 pub use parked::Parked;
-pub use reply::LocalReply;
+pub use reply::{LocalReply, grpc_status};

@@ -85,7 +85,9 @@ fn is_grpc(request: &RequestHead) -> bool {
     })
 }
 
-fn grpc_status(status: StatusCode) -> u32 {
+/// The gRPC status that stands for an HTTP status (spec: proxy-wasm-host §8).
+#[must_use]
+pub fn grpc_status(status: StatusCode) -> u32 {
     match status.as_u16() {
         400 => 13,
         401 => 16,

@@ -357,3 +357,35 @@ fn sigterm_ends_the_gateway_with_the_last_answer_given() {
     assert_eq!(slow.join().unwrap().unwrap().status, 200, "a request in progress is finished");
     assert!(gateway.log().contains("draining") && gateway.log().contains("stopped"), "{}", gateway.log());
 }
+
+#[test]
+fn a_denied_upload_reads_its_answer_while_it_is_still_sending() {
+    let runtime = runtime();
+    let (gateway, _backend) = enforcing(&runtime, plugins::header_authorization_rust());
+    let mut client = RawClient::connect(gateway.address()).unwrap();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").unwrap();
+    // The answer is on its way, and the connection closed, before these arrive.
+    for _ in 0..3 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        client.send(b"5\r\nhello\r\n").unwrap();
+    }
+    let answer = client.answer(false).unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (403, Some("close")));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_plug_in_that_a_denied_request_never_reached_logs_it_all_the_same() {
+    let runtime = runtime();
+    let backend = backend(&runtime);
+    let url = |module: &Path| format!("file://{}", module.display());
+    let denies = manifests::plugin("denies", &url(plugins::header_authorization_rust()), "  phase: AUTHN\n");
+    let gateway = GatewayBuilder::new(PROGRAM)
+        .backend(backend.address())
+        .manifest("denies.yaml", denies)
+        .manifest("later.yaml", manifests::plugin("later", &url(plugins::edge()), ""))
+        .run()
+        .unwrap();
+    assert_eq!(gateway.get("/denied", &[("x-edge", "say-end")]).unwrap().status, 403);
+    gateway.wait_for_log("istio-system.later: edge sees the end of /denied").unwrap();
+}

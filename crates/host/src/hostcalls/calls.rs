@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Answer, outgoing_pairs, status, text};
 use crate::abi::{LogLevel, Status};
 use crate::calls::CallKind;
-use crate::effects::{Effect, HttpCall, UpstreamState};
+use crate::effects::{Effect, HeaderPairs, HttpCall, UpstreamState};
 use crate::memory::{Call, read, split, write_u32};
 use crate::state::VmState;
 use crate::stream::StreamContext;
@@ -44,7 +44,7 @@ pub(crate) fn http_call<S: StreamContext>(
         Err(refused) => return status(refused),
     };
     let token = effect.token.0;
-    let bytes = effect.body.len();
+    let bytes = effect.body.len() + pair_bytes(&effect.headers) + pair_bytes(&effect.trailers);
     state.note(Effect::HttpCall(Box::new(effect)), bytes);
     write_u32(memory, token_out, token);
     status(Status::Ok)
@@ -73,7 +73,8 @@ fn request<S: StreamContext>(
         }
     }
     let timeout = timeout(state, timeout_ms);
-    if !state.has_root() || upstream == UpstreamState::NoHealthyHost || !state.has_room(body.len()) {
+    let bytes = body.len() + pair_bytes(&headers) + pair_bytes(&trailers);
+    if !state.has_root() || upstream == UpstreamState::NoHealthyHost || !state.has_room(bytes) {
         return Err(Status::InternalFailure);
     }
     let token = open(state, CallKind::Http)?;
@@ -95,6 +96,11 @@ pub(crate) fn upstream<S>(state: &mut VmState<S>, cluster: &[u8]) -> Result<(Str
         }
         known => Ok((name.to_owned(), known)),
     }
+}
+
+/// What a list of headers takes of [`crate::Limits::call_bytes_max`].
+pub(crate) fn pair_bytes(pairs: &HeaderPairs) -> usize {
+    pairs.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 /// How long a call-out may take: as long as the guest says, within the limit.

@@ -76,10 +76,11 @@ pub(crate) fn inject_encoded_data<S: StreamContext>(
 
 /// Queues a piece of response body.
 pub(crate) fn inject<S>(state: &mut VmState<S>, body: &[u8], end: bool) {
-    if body.len() > state.limits.body_bytes_max {
-        state.log(LogLevel::Warn, b"injected data refused: larger than a body may be");
+    if !state.has_room(body.len()) {
+        state.log(LogLevel::Warn, b"injected data refused: more than one callback may pass on");
         return;
     }
+    state.effect_bytes += body.len();
     let injection = Injection { data: Bytes::copy_from_slice(body), end };
     state.push(StreamAction::Inject(Box::new(injection)));
 }
@@ -142,10 +143,12 @@ pub(crate) fn send_local_response<S: StreamContext>(
     let body = body.get(..state.limits.local_reply_bytes_max).unwrap_or(body);
     let reply = LocalReply {
         status: u16::try_from(code).ok().filter(|c| (200..600).contains(c)).unwrap_or(500),
-        details: String::from_utf8_lossy(details)
-            .chars()
-            .map(|c| if c.is_whitespace() { '_' } else { c })
-            .collect(),
+        details: String::from_utf8_lossy(
+            details.get(..state.limits.local_reply_details_bytes_max).unwrap_or(details),
+        )
+        .chars()
+        .map(|c| if c.is_whitespace() { '_' } else { c })
+        .collect(),
         headers,
         body: Bytes::copy_from_slice(body),
         grpc_status: (grpc_status <= 16).then_some(grpc_status),

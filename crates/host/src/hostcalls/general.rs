@@ -67,8 +67,9 @@ pub(crate) fn get_property<S: StreamContext>(
     len_out: u32,
 ) -> Answer {
     let (memory, state) = split(&mut caller);
+    // A path of that length leads nowhere; a Rust plug-in dies of other statuses.
     if path_len as usize > state.limits.property_path_bytes_max {
-        return status(Status::BadArgument);
+        return status(Status::NotFound);
     }
     let Some(path) = read(memory, path, path_len) else { return status(Status::InvalidMemoryAccess) };
     if path.is_empty() {
@@ -133,8 +134,9 @@ pub(crate) fn set_property<S: StreamContext>(
         return status(Status::InvalidMemoryAccess);
     };
     if path == b"wasm_need_rebuild" {
-        if value == b"true" && state.has_root() {
-            state.effects.push(Effect::Rebuild);
+        let asked = state.effects.iter().any(|effect| matches!(effect, Effect::Rebuild));
+        if value == b"true" && state.has_root() && !asked {
+            state.note(Effect::Rebuild, 0);
         }
         return status(Status::Ok);
     }

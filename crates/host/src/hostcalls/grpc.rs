@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::calls::{open, timeout};
+use super::calls::{open, pair_bytes, timeout};
 use super::{Answer, outgoing_pairs, status, text};
 use crate::abi::Status;
 use crate::calls::{CallKind, GrpcLookup};
@@ -111,8 +111,10 @@ fn target<S>(
 
 /// A name that becomes part of a path.
 fn path_segment(bytes: &[u8]) -> Option<String> {
-    let valid =
-        !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#'));
+    /// Longer than any name of a service.
+    const BYTES_MAX: usize = 1024;
+    let valid = (1..=BYTES_MAX).contains(&bytes.len())
+        && bytes.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#'));
     text(bytes).filter(|_| valid).map(str::to_owned)
 }
 
@@ -159,7 +161,7 @@ pub(crate) fn call<S: StreamContext>(
         return status(Status::InvalidMemoryAccess);
     };
     let opened = target(state, memory, &p).and_then(|(target, service_timeout)| {
-        if !state.has_room(body.len()) {
+        if !state.has_room(body.len() + pair_bytes(&target.metadata)) {
             return Err(Status::InternalFailure);
         }
         let token = open(state, CallKind::Grpc)?;
@@ -176,7 +178,7 @@ pub(crate) fn call<S: StreamContext>(
         Err(refused) => return status(refused),
     };
     write_u32(memory, p.token_out, call.token.0);
-    let bytes = call.message.len();
+    let bytes = call.message.len() + pair_bytes(&call.target.metadata);
     state.note(Effect::GrpcCall(Box::new(call)), bytes);
     status(Status::Ok)
 }
@@ -206,14 +208,18 @@ pub(crate) fn stream<S: StreamContext>(
         return status(Status::InvalidMemoryAccess);
     }
     let opened = target(state, memory, &p)
-        .and_then(|(target, _)| if state.has_room(0) { Ok(target) } else { Err(Status::InternalFailure) })
+        .and_then(|(target, _)| match state.has_room(pair_bytes(&target.metadata)) {
+            true => Ok(target),
+            false => Err(Status::InternalFailure),
+        })
         .and_then(|target| Ok((target, open(state, CallKind::GrpcStream)?)));
     let (target, token) = match opened {
         Ok(opened) => opened,
         Err(refused) => return status(refused),
     };
     write_u32(memory, p.token_out, token.0);
-    state.note(Effect::GrpcStream(token, Box::new(target)), 0);
+    let bytes = pair_bytes(&target.metadata);
+    state.note(Effect::GrpcStream(token, Box::new(target)), bytes);
     status(Status::Ok)
 }
 

@@ -110,15 +110,17 @@ pub(crate) fn set_pairs<S: StreamContext>(mut caller: Call<'_, S>, map: u32, ptr
     let mut kept = Vec::with_capacity(pairs.len());
     let mut unsafe_pairs = 0_usize;
     for (name, (_, value)) in names.iter().zip(&pairs) {
-        if is_header_name(name) && is_header_value(value) {
+        let fits = value.len() <= state.limits.header_value_bytes_max;
+        if is_header_name(name) && is_header_value(value) && fits {
             kept.push((&name[..], *value));
         } else {
             unsafe_pairs += 1;
         }
     }
     if unsafe_pairs > 0 {
-        let text =
-            format!("set_header_map_pairs left out {unsafe_pairs} pairs that would corrupt the message");
+        let text = format!(
+            "set_header_map_pairs left out {unsafe_pairs} pairs that would corrupt the message or are too large"
+        );
         state.log(LogLevel::Warn, text.as_bytes());
     }
     status(apply(state, map, HeaderEdit::SetAll(&kept)))
@@ -212,7 +214,11 @@ fn apply<S: StreamContext>(state: &mut VmState<S>, map: MapType, edit: HeaderEdi
             }
             Status::Ok
         }
-        EditOutcome::Unsafe => Status::Ok,
+        EditOutcome::Unsafe => {
+            let text = format!("edit of {map:?} refused, it would corrupt the message");
+            state.log(LogLevel::Warn, text.as_bytes());
+            Status::Ok
+        }
         EditOutcome::TooLate => {
             let text = format!("edit of {map:?} came too late: the message has already been passed on");
             state.log(LogLevel::Debug, text.as_bytes());

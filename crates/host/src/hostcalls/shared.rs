@@ -72,7 +72,7 @@ pub(crate) fn register_queue<S: StreamContext>(
         state.log_once(
             LogLevel::Error,
             "queues",
-            "there are too many shared queues: this one does not exist",
+            "there are too many shared queues, or the name is too long: this one does not exist",
         );
         // 0 is no queue's number: what is put there is NotFound. Any status but Ok kills a Rust guest here.
         return status(Status::Ok);
@@ -148,6 +148,12 @@ pub(crate) fn dequeue<S: StreamContext>(
     match state.shared.dequeue(QueueToken(token)) {
         None => status(Status::NotFound),
         Some(None) => status(Status::Empty),
-        Some(Some(item)) => status(give(&mut caller, &item, ptr_out, len_out)?),
+        Some(Some(item)) => {
+            let given = give(&mut caller, &item, ptr_out, len_out)?;
+            if given != Status::Ok {
+                caller.data_mut().shared.put_back(QueueToken(token), item);
+            }
+            status(given)
+        }
     }
 }

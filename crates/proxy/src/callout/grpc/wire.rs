@@ -4,6 +4,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use wasmgate_plugin::calls::{GrpcStatus, HeaderPairs};
+use wasmgate_stream::grpc_status;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -35,15 +36,7 @@ pub(super) fn status(code: u32, message: impl AsRef<[u8]>) -> GrpcStatus {
 /// Whether an answer is gRPC at all.
 pub(super) fn check_head(code: StatusCode, headers: &HeaderMap) -> Result<(), GrpcStatus> {
     if code != StatusCode::OK {
-        let mapped = match code.as_u16() {
-            400 => INTERNAL,
-            401 => 16,
-            403 => 7,
-            404 => 12,
-            429 | 502..=504 => UNAVAILABLE,
-            _ => UNKNOWN,
-        };
-        return Err(status(mapped, format!("HTTP status {}", code.as_u16())));
+        return Err(status(grpc_status(code), format!("HTTP status {}", code.as_u16())));
     }
     let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
     if is_grpc { Ok(()) } else { Err(status(UNKNOWN, "the response is not gRPC")) }

@@ -155,6 +155,10 @@ impl HttpContext for Stream {
     }
 
     fn on_log(&mut self) {
+        // A request that was answered before it came here.
+        if self.order.is_empty() {
+            self.order = self.get_http_request_header("x-edge").unwrap_or_default();
+        }
         self.obey("log");
         if self.is("say-end") {
             log::info!("edge sees the end of {}", self.get_http_request_header(":path").unwrap_or_default());
