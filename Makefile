@@ -1,6 +1,6 @@
 # One entry for everything; each target prints what it runs.
 
-.PHONY: help demo test lint unit bench conformance fmt deps clean
+.PHONY: help demo test lint unit bench conformance differential fuzz fmt deps clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,10 +33,19 @@ bench: ## Run nginx, HAProxy, Envoy and Wasmgate in turn; report in bench/out
 		--rust-plugin examples/plugins/rust/header-authorization/header-authorization.wasm \
 		--calls-plugin target/plugins/wasm32-wasip1/release/calls.wasm $(BENCH_ARGS)
 
-conformance: ## Run every Proxy-Wasm behaviour on HOST=wasmgate|envoy|both and print the matrix
+conformance: ## Run every Proxy-Wasm behaviour on HOST=wasmgate|envoy|both in LANGUAGE and print the matrix
 	./scripts/test-deps
 	cargo build --release --locked -p wasmgate -p wasmgate-conformance
-	./target/release/wasmgate-conformance --host $(or $(HOST),both)
+	./target/release/wasmgate-conformance --host $(or $(HOST),both) --language $(or $(LANGUAGE),rust,go,c,assemblyscript)
+
+differential: ## Compare COUNT (2000) random scripts on Wasmgate and Envoy, from SEED on, in LANGUAGE (rust,go)
+	./scripts/test-deps
+	cargo build --release --locked -p wasmgate -p wasmgate-conformance
+	./target/release/wasmgate-conformance --fuzz $(or $(COUNT),2000) --seed $(or $(SEED),1) --language $(or $(LANGUAGE),rust,go)
+
+fuzz: ## Run libFuzzer on TARGET (pairs hostcalls property expression module_bytes module) for SECONDS (60)
+	./scripts/test-deps fuzz
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none $(or $(TARGET),hostcalls) -- -max_total_time=$(or $(SECONDS),60) -max_len=4096
 
 fmt: ## Format everything
 	cargo fmt --all

@@ -99,6 +99,9 @@ impl StreamContext for Box<Stream> {
 
 type StreamVm = Vm<Box<Stream>>;
 
+/// Something that is done with a VM and a stream, which comes back.
+type Each<'e> = dyn FnMut(&mut StreamVm, Box<Stream>) -> io::Result<Box<Stream>> + 'e;
+
 fn failed(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }
@@ -155,7 +158,7 @@ pub(crate) fn measure(calls: &Path, go: Option<&Path>, rust: Option<&Path>) -> i
     let mut vm = start(&compiled)?;
     let (stream, id) = vm.create_stream(Stream::new());
     let (id, mut held) = (id.map_err(failed)?, Some(stream));
-    let mut with = |each: &mut dyn FnMut(&mut StreamVm, Box<Stream>) -> io::Result<Box<Stream>>| {
+    let mut with = |each: &mut Each<'_>| {
         let stream = held.take().ok_or_else(|| failed("the stream is lost"))?;
         held = Some(each(&mut vm, stream)?);
         Ok::<_, io::Error>(())
@@ -187,7 +190,11 @@ pub(crate) fn measure(calls: &Path, go: Option<&Path>, rust: Option<&Path>) -> i
         })
     })?;
     note("20 reads, 20 writes and 20 removals", edits, Some(8000.0));
-    note("a VM of that module, from compiled to configured", fastest(1, || start(&compiled).map(drop))?, Some(5000.0));
+    note(
+        "a VM of that module, from compiled to configured",
+        fastest(1, || start(&compiled).map(drop))?,
+        Some(5000.0),
+    );
 
     let checks = [
         ("the header check in Rust, a whole stream", "its VM, to configured", rust, 500.0),

@@ -204,7 +204,7 @@ mod tests {
             row("allowed/http1/log-off/wasmgate/go", 15.0),
             failed,
         ];
-        let text = markdown(&Report::new(machine, rows, Vec::new(), Vec::new(), Vec::new()));
+        let text = markdown(&Report::new(machine, rows, Vec::new(), Vec::new()));
         assert!(text.contains("| envoy | none | 30.0 | 40000 | 200 | 900 | 20.0 | 30.0 |\n"), "{text}");
         assert!(text.contains("| wasmgate go | envoy none | 0.50 |\n"), "{text}");
         assert!(text.contains("| envoy | go | failed: a\\|b |"), "{text}");

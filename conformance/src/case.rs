@@ -44,7 +44,7 @@ pub struct Case {
 }
 
 /// A request or a response.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
     /// Of a request.

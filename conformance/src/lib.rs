@@ -6,9 +6,12 @@
 //!
 //! [`host::Host`] is a gateway with the plug-in in front of [`endpoint::Endpoint`]; [`run`] sends one case through it.
 
+pub mod campaign;
 pub mod case;
 pub mod endpoint;
+pub mod fuzz;
 pub mod host;
+pub mod language;
 pub mod matrix;
 pub mod run;
 pub mod suite;

@@ -13,7 +13,7 @@ use crate::host::Host;
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// Status, headers and body; `None` when the connection broke off.
-    pub answer: Option<(u16, BTreeMap<String, String>, String)>,
+    pub answer: Option<Answer>,
     /// What the endpoint got; `None` when nothing arrived.
     pub arrived: Option<Arrived>,
     /// What the plug-in logged; `None` when it never came to that.
@@ -81,6 +81,25 @@ impl Seen {
 /// # Errors
 /// The system's.
 pub fn run(case: &Case, host: &mut Host, endpoint: &Endpoint) -> std::io::Result<Seen> {
+    let (run, answer) = exchange(case, host);
+    if answer.is_none() && !host.is_alive() {
+        return Ok(Seen::default());
+    }
+    Ok(seen(&run, answer, host, endpoint))
+}
+
+/// Runs a case beside others.
+#[must_use]
+pub fn run_beside(case: &Case, host: &Host, endpoint: &Endpoint) -> Seen {
+    let (run, answer) = exchange(case, host);
+    seen(&run, answer, host, endpoint)
+}
+
+/// Status, headers and body.
+type Answer = (u16, BTreeMap<String, String>, String);
+
+/// Sends the request; the name of this run, and the answer if there was one.
+fn exchange(case: &Case, host: &Host) -> (String, Option<Answer>) {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let run = format!("{}.{}", case.id, RUNS.fetch_add(1, Ordering::Relaxed));
     let answer = RawClient::connect(host.address())
@@ -90,11 +109,12 @@ pub fn run(case: &Case, host: &mut Host, endpoint: &Endpoint) -> std::io::Result
         })
         .ok()
         .map(|answer| (answer.status, headers(&answer), answer.text()));
-    if answer.is_none() && !host.is_alive() {
-        return Ok(Seen::default());
-    }
-    let trace = host.trace(&run).map(|trace| without_empty_ends(&trace));
-    Ok(Seen { answer, arrived: endpoint.take(&run), trace })
+    (run, answer)
+}
+
+fn seen(run: &str, answer: Option<Answer>, host: &Host, endpoint: &Endpoint) -> Seen {
+    let trace = host.trace(run).map(|trace| without_empty_ends(&trace));
+    Seen { answer, arrived: endpoint.take(run), trace }
 }
 
 fn headers(answer: &RawAnswer) -> BTreeMap<String, String> {

@@ -1,24 +1,41 @@
 //! All cases on all hosts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
-
-use wasmgate_testkit::plugins;
 
 use crate::case::{self, Case};
 use crate::endpoint::Endpoint;
 use crate::host::Host;
+use crate::language::Language;
 use crate::matrix;
 use crate::run::{Seen, run};
+
+/// A host with the interpreter in one language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Envoy, or ours.
+    pub is_envoy: bool,
+    /// The interpreter's.
+    pub language: Language,
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", if self.is_envoy { "envoy" } else { "wasmgate" }, self.language)
+    }
+}
 
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `wasmgate`, `envoy`.
-    pub hosts: Vec<&'static str>,
+    /// What is compared, a column of the matrix each.
+    pub columns: Vec<Column>,
     /// The folder with the cases.
     pub cases: PathBuf,
+    /// Another build of the interpreter plug-in than that of a column's language.
+    pub module: Option<PathBuf>,
     /// Only cases whose name contains this.
     pub filter: String,
     /// Our binary.
@@ -42,30 +59,33 @@ pub fn run_suite(arguments: &Options, out: &mut dyn Write) -> Result<Totals, Str
     cells.retain(|c| c.case.id.contains(&arguments.filter));
     let all: Vec<Case> = cases.iter().chain(cells.iter().map(|c| &c.case)).cloned().collect();
     let endpoint = Endpoint::start(&all).map_err(|e| e.to_string())?;
-    let module = plugins::rust("conformance/plugins/script", "script");
     let configuration = case::configuration(&all);
-    let start = |name: &str| match name {
-        "wasmgate" => {
-            let program = std::path::absolute(&arguments.wasmgate)?.display().to_string();
-            Host::wasmgate(&program, &module, &configuration, endpoint.address())
+    let start = |column: Column| {
+        let module = match &arguments.module {
+            Some(path) => std::path::absolute(path)?,
+            None => column.language.build(),
+        };
+        if column.is_envoy {
+            return Host::envoy(&arguments.peers_dir, &module, &configuration, endpoint.address());
         }
-        _ => Host::envoy(&arguments.peers_dir, &module, &configuration, endpoint.address()),
+        let program = std::path::absolute(&arguments.wasmgate)?.display().to_string();
+        Host::wasmgate(&program, &module, &configuration, endpoint.address())
     };
     let mut hosts = Vec::new();
-    for name in &arguments.hosts {
-        hosts.push((*name, start(name).map_err(|e| format!("{name}: {e}"))?));
+    for column in &arguments.columns {
+        hosts.push((*column, start(*column).map_err(|e| format!("{column}: {e}"))?));
     }
     // A host that does not answer any more has crashed: another takes its place.
-    let observe = |case: &Case, name: &str, host: &mut Host| -> Result<Option<Seen>, String> {
-        let error = |e: std::io::Error| format!("{}: {name}: {e}", case.id);
+    let observe = |case: &Case, column: Column, host: &mut Host| -> Result<Option<Seen>, String> {
+        let error = |e: std::io::Error| format!("{}: {column}: {e}", case.id);
         let seen = run(case, host, &endpoint).map_err(error)?;
         if seen.answer.is_none() && !host.is_alive() {
-            *host = start(name).map_err(error)?;
+            *host = start(column).map_err(error)?;
             return Ok(None);
         }
         Ok(Some(seen))
     };
-    let names: Vec<_> = hosts.iter().map(|(name, _)| *name).collect();
+    let names: Vec<String> = arguments.columns.iter().map(ToString::to_string).collect();
     let written = |e: std::io::Error| e.to_string();
     let columns = "---|".repeat(hosts.len());
     writeln!(out, "| behaviour | spec | checklist | {} |\n|---|---|---|{columns}", names.join(" | "))
@@ -74,21 +94,21 @@ pub fn run_suite(arguments: &Options, out: &mut dyn Write) -> Result<Totals, Str
     for case in &cases {
         let mut verdicts = Vec::new();
         let mut notes = Vec::new();
-        for (name, host) in &mut hosts {
-            let is_envoy = *name == "envoy";
+        for (column, host) in &mut hosts {
+            let is_envoy = column.is_envoy;
             let expected = case.expected(is_envoy);
             if expected.trim() == CRASH && !arguments.crashes {
                 verdicts.push(CRASH);
                 continue;
             }
-            let (missing, lines) = match observe(case, name, host)? {
+            let (missing, lines) = match observe(case, *column, host)? {
                 Some(seen) => (seen.differences(expected), seen.lines()),
                 None if expected.trim() == CRASH => (Vec::new(), Vec::new()),
                 None => (vec!["an answer: the process has ended".to_owned()], Vec::new()),
             };
             verdicts.push(totals.verdict(missing.is_empty(), is_envoy && case.envoy.is_some()));
             if arguments.record || !missing.is_empty() {
-                notes.push(format!("{name}: {missing:?}"));
+                notes.push(format!("{column}: {missing:?}"));
                 notes.extend(lines);
             }
         }
@@ -97,21 +117,21 @@ pub fn run_suite(arguments: &Options, out: &mut dyn Write) -> Result<Totals, Str
     for cell in &cells {
         let mut verdicts = Vec::new();
         let mut notes = Vec::new();
-        for (name, host) in &mut hosts {
-            let is_envoy = *name == "envoy";
+        for (column, host) in &mut hosts {
+            let is_envoy = column.is_envoy;
             let wanted = if is_envoy { &cell.envoy } else { &cell.ours };
             if wanted == CRASH && !arguments.crashes {
                 verdicts.push(CRASH);
                 continue;
             }
-            let seen = observe(&cell.case, name, host)?;
+            let seen = observe(&cell.case, *column, host)?;
             let crashed = seen.is_none();
             let trace = seen.and_then(|s| s.trace).unwrap_or_default();
             let status =
                 cell.status(&trace).unwrap_or_else(|| if crashed { CRASH } else { "none" }.to_owned());
             verdicts.push(totals.verdict(status == *wanted, is_envoy && cell.envoy != cell.ours));
             if status != *wanted || arguments.record {
-                notes.push(format!("{name}: {status} instead of {wanted}: {trace}"));
+                notes.push(format!("{column}: {status} instead of {wanted}: {trace}"));
             }
         }
         let name = format!(

@@ -66,6 +66,63 @@ pub fn go(folder: &str) -> PathBuf {
     out
 }
 
+/// Builds a C plug-in in a folder of the repository with the compiler that its `requirements.txt` pins; gives the module.
+///
+/// # Panics
+/// When it does not build: a test cannot go on.
+#[must_use]
+pub fn c(folder: &str) -> PathBuf {
+    let source = repository().join(folder);
+    let (venv, out) =
+        (target().join("zig-venv"), target().join(format!("c-{}.wasm", folder.replace('/', "-"))));
+    let python = venv.join("bin/python");
+    if !python.exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
+    }
+    let requirements = source.join("requirements.txt");
+    run(Command::new(&python).args(["-m", "pip", "install", "-q", "-r"]).arg(requirements));
+    let compiler = format!("CC={} -m ziglang cc", python.display());
+    let cache = target().join("zig-cache");
+    run(Command::new("make")
+        .arg("-C")
+        .arg(source)
+        .arg(compiler)
+        .arg(format!("OUT={}", out.display()))
+        .env("ZIG_GLOBAL_CACHE_DIR", &cache)
+        .env("ZIG_LOCAL_CACHE_DIR", &cache));
+    out
+}
+
+/// Builds an AssemblyScript plug-in in a folder of the repository with the packages that its lock file pins; gives the
+/// module. Packages are installed into a copy: the sources stay as they are.
+///
+/// # Panics
+/// When it does not build: a test cannot go on.
+#[must_use]
+pub fn assemblyscript(folder: &str) -> PathBuf {
+    let name = folder.replace('/', "-");
+    let (copy, out) = (target().join(&name), target().join(format!("as-{name}.wasm")));
+    let _ = std::fs::create_dir_all(&copy);
+    let source = repository().join(folder);
+    for part in ["package.json", "package-lock.json", ".npmrc", "asconfig.json", "assembly"] {
+        run(Command::new("cp").arg("-r").arg(source.join(part)).arg(&copy));
+    }
+    if !copy.join("node_modules").exists() {
+        run(Command::new("npm").current_dir(&copy).args([
+            "ci",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+        ]));
+    }
+    let asc = copy.join("node_modules/.bin/asc");
+    run(Command::new(asc)
+        .current_dir(&copy)
+        .args(["assembly/index.ts", "--target", "release", "-b"])
+        .arg(&out));
+    out
+}
+
 fn run(command: &mut Command) {
     match command.output() {
         Ok(output) => {

@@ -4,14 +4,20 @@
 
 use std::path::PathBuf;
 
-use wasmgate_conformance::suite::{Options, run_suite};
+use wasmgate_conformance::campaign::Campaign;
+use wasmgate_conformance::language::Language;
+use wasmgate_conformance::suite::{Column, Options, run_suite};
 use wasmgate_testkit::plugins;
 
 #[test]
 fn every_behaviour_is_as_it_should_be_and_every_difference_from_envoy_has_its_reason() {
+    // Every language on ours, and one beside it on Envoy.
+    let ours = Language::ALL.into_iter().map(|language| Column { is_envoy: false, language });
+    let columns = ours.chain([Column { is_envoy: true, language: Language::Rust }]);
     let options = Options {
-        hosts: vec!["wasmgate", "envoy"],
+        columns: columns.collect(),
         cases: plugins::repository().join("conformance/cases"),
+        module: None,
         filter: String::new(),
         wasmgate: PathBuf::from(env!("CARGO_BIN_EXE_wasmgate")),
         peers_dir: plugins::repository().join("target/peers"),
@@ -24,4 +30,19 @@ fn every_behaviour_is_as_it_should_be_and_every_difference_from_envoy_has_its_re
     assert_eq!(totals.failures, 0, "{report}");
     assert!(totals.different.keys().all(|why| !why.is_empty()), "{report}");
     assert!(totals.all >= 900, "{} behaviours", totals.all);
+}
+
+#[test]
+fn random_scripts_do_the_same_here_and_on_envoy() {
+    let campaign = Campaign {
+        seed: 1,
+        count: 120,
+        cases: plugins::repository().join("conformance/cases"),
+        module: Language::Rust.build(),
+        wasmgate: PathBuf::from(env!("CARGO_BIN_EXE_wasmgate")),
+        peers_dir: plugins::repository().join("target/peers"),
+    };
+    let mut report = Vec::new();
+    let disagreements = campaign.run(&mut report).unwrap();
+    assert_eq!(disagreements, 0, "{}", String::from_utf8_lossy(&report));
 }

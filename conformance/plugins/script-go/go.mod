@@ -1,0 +1,3 @@
+module script
+
+go 1.24
