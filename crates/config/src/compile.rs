@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::endpoint_slice::EndpointSlice;
-use crate::gateway::{AllowedNamespaces, Gateway, GatewayListener};
+use crate::gateway::{AllowedNamespaces, Gateway, GatewayListener, ListenerProtocol};
 use crate::http_route::{BackendKind, BackendRef, HttpRoute, PathMatch, Rule};
 use crate::meta::{Position, ResourceId};
 use crate::resource::{Kind, Resource, Spec};
@@ -14,8 +14,9 @@ use crate::route_table::{Backend, Route, RouteMatch, RouteTableBuilder};
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::service_entry::ServiceEntry;
-use crate::snapshot::{Cluster, Credential, Endpoint, Listener, PluginSpec, Snapshot};
-use crate::wasm_plugin::WasmPlugin;
+use crate::snapshot::{Cluster, Credential, Endpoint, Listener, PluginSpec, Snapshot, TcpTarget};
+use crate::tcp_route::TcpRoute;
+use crate::wasm_plugin::{PluginType, WasmPlugin};
 
 /// Which gateway this is: decides which plug-ins apply (spec: wasmplugin-and-routing §1.11).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,11 +211,21 @@ impl<'a> Compiler<'a> {
 
     fn listeners(&mut self, plugins: &[(Arc<PluginSpec>, &'a WasmPlugin)]) -> Vec<Listener> {
         let mut by_address: BTreeMap<SocketAddr, RouteTableBuilder> = BTreeMap::new();
+        let mut tcp: BTreeMap<SocketAddr, TcpTarget> = BTreeMap::new();
         let mut gateways: BTreeMap<SocketAddr, Vec<&ResourceId>> = BTreeMap::new();
         for resource in self.of_kind(Kind::Gateway) {
             let Spec::Gateway(gateway) = &resource.spec else { continue };
             for listener in &gateway.listeners {
                 for address in addresses(gateway, listener.port) {
+                    let is_tcp = listener.protocol == ListenerProtocol::Tcp;
+                    if gateways.contains_key(&address) && tcp.contains_key(&address) != is_tcp {
+                        let text = format!("another Gateway listens on {address} with another protocol");
+                        self.report(resource, Severity::Error, listener.at, "spec.listeners", text);
+                        continue;
+                    }
+                    if is_tcp {
+                        tcp.entry(address).or_default();
+                    }
                     by_address.entry(address).or_insert_with(|| RouteTableBuilder::new(address.port()));
                     gateways.entry(address).or_default().push(&resource.id);
                 }
@@ -224,8 +235,15 @@ impl<'a> Compiler<'a> {
             let Spec::HttpRoute(route) = &resource.spec else { continue };
             self.attach(resource, route, &mut by_address);
         }
+        for resource in self.of_kind(Kind::TcpRoute) {
+            let Spec::TcpRoute(route) = &resource.spec else { continue };
+            self.attach_tcp(resource, route, &mut tcp);
+        }
+        let mut tcp: BTreeMap<SocketAddr, Arc<TcpTarget>> =
+            tcp.into_iter().map(|(address, target)| (address, Arc::new(target))).collect();
+        let mut not_enforced: BTreeSet<usize> = BTreeSet::new();
         let gateway_name = self.identity.labels.get(GATEWAY_NAME_LABEL);
-        let listener = |(address, routes): (SocketAddr, RouteTableBuilder)| {
+        let mut listener = |(address, routes): (SocketAddr, RouteTableBuilder)| {
             let port = address.port();
             let applies = |(spec, plugin): &(Arc<PluginSpec>, &WasmPlugin)| {
                 let matches = plugin.selectors.is_empty()
@@ -241,19 +259,30 @@ impl<'a> Compiler<'a> {
                     });
                 matches && is_target
             };
+            let target = tcp.remove(&address);
+            let (fitting, others): (Vec<usize>, Vec<usize>) =
+                (0..plugins.len()).filter(|i| plugins.get(*i).is_some_and(applies)).partition(|i| {
+                    let is_network =
+                        plugins.get(*i).is_some_and(|(_, p)| p.plugin_type == PluginType::Network);
+                    is_network == target.is_some()
+                });
+            // An HTTP plug-in has nothing to do on a TCP listener, as in Istio.
+            not_enforced.extend(others.into_iter().filter(|_| target.is_none()));
             Listener {
                 name: format!("{}_{port}", address.ip()).into(),
                 address,
                 routes: Arc::new(routes.build()),
-                plugins: plugins
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, plugin)| applies(plugin))
-                    .map(|(i, _)| i)
-                    .collect(),
+                tcp: target,
+                plugins: fitting,
             }
         };
-        let listeners: Vec<Listener> = by_address.into_iter().map(listener).collect();
+        let listeners: Vec<Listener> = by_address.into_iter().map(&mut listener).collect();
+        for (spec, _) in not_enforced.into_iter().filter_map(|i| plugins.get(i)) {
+            if let Some(resource) = self.resources.get(&spec.resource) {
+                let text = "NETWORK plug-ins run on TCP listeners only: it is not enforced on the HTTP listeners here";
+                self.report(resource, Severity::Warning, resource.position, "spec.type", text.to_owned());
+            }
+        }
         for (index, (spec, plugin)) in plugins.iter().enumerate() {
             let unused = !listeners.is_empty() && !listeners.iter().any(|l| l.plugins.contains(&index));
             // One that covers no gateway at all has been told so.
@@ -304,7 +333,8 @@ impl<'a> Compiler<'a> {
                 .listeners
                 .iter()
                 .filter(|l| {
-                    parent.section.as_ref().is_none_or(|s| *s == l.name)
+                    l.protocol == ListenerProtocol::Http
+                        && parent.section.as_ref().is_none_or(|s| *s == l.name)
                         && parent.port.is_none_or(|p| p == l.port)
                 })
                 .collect();
@@ -341,22 +371,70 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Makes a route the target of every TCP listener that accepts it. Of two routes the first by namespace and name counts.
+    fn attach_tcp(
+        &mut self,
+        resource: &Arc<Resource>,
+        route: &TcpRoute,
+        targets: &mut BTreeMap<SocketAddr, TcpTarget>,
+    ) {
+        let what = ("connections are closed", "connections is closed");
+        let backends = self.backend_refs(resource, &route.backends, (route.at, &route.path), what);
+        for parent in &route.parents {
+            let namespace = parent.namespace.as_deref().unwrap_or(&resource.id.namespace);
+            let found = self.find(Kind::Gateway, namespace, &parent.name);
+            let Some((Spec::Gateway(gateway), id)) = found.map(|f| (&f.spec, &f.id)) else {
+                let text = format!("Gateway {namespace}/{} not found", parent.name);
+                self.report(resource, Severity::Warning, parent.at, &parent.path, text);
+                continue;
+            };
+            let fits = |l: &&GatewayListener| {
+                l.protocol == ListenerProtocol::Tcp
+                    && parent.section.as_ref().is_none_or(|s| *s == l.name)
+                    && parent.port.is_none_or(|p| p == l.port)
+                    && (l.namespaces == AllowedNamespaces::All || id.namespace == resource.id.namespace)
+            };
+            let mut served = false;
+            for address in gateway.listeners.iter().filter(fits).flat_map(|l| addresses(gateway, l.port)) {
+                served = true;
+                let Some(target) = targets.get_mut(&address) else { continue };
+                if !target.route_name.is_empty() {
+                    let text = format!("{} serves {address} already", target.route_name);
+                    self.report(resource, Severity::Warning, parent.at, &parent.path, text);
+                    continue;
+                }
+                target.route_name = format!("{}/{}", resource.id.namespace, resource.id.name).into();
+                target.backends.clone_from(&backends);
+            }
+            if !served {
+                let text = "NoMatchingParent: the Gateway has no TCP listener with this sectionName and port that allows routes of this namespace";
+                self.report(resource, Severity::Warning, parent.at, &parent.path, text.to_owned());
+            }
+        }
+    }
+
     fn backends(&mut self, resource: &Arc<Resource>, rule: &Rule) -> Vec<Backend> {
-        if rule.backends.is_empty() {
-            self.report(
-                resource,
-                Severity::Warning,
-                rule.at,
-                &rule.path,
-                "has no backend: its requests are answered with 500".to_owned(),
-            );
+        let what = ("requests are answered with 500", "requests is answered with 500");
+        self.backend_refs(resource, &rule.backends, (rule.at, &rule.path), what)
+    }
+
+    /// `what`: what becomes of those that find no backend, all of them and a part.
+    fn backend_refs(
+        &mut self,
+        resource: &Arc<Resource>,
+        backends: &[BackendRef],
+        (at, path): (Position, &str),
+        (all, part): (&str, &str),
+    ) -> Vec<Backend> {
+        if backends.is_empty() {
+            self.report(resource, Severity::Warning, at, path, format!("has no backend: its {all}"));
         }
         let mut out = Vec::new();
-        for backend in &rule.backends {
+        for backend in backends {
             let cluster = match self.cluster(resource, backend) {
                 Ok(cluster) => Some(cluster),
                 Err(reason) => {
-                    let text = format!("{reason}; its share of the requests is answered with 500");
+                    let text = format!("{reason}; its share of the {part}");
                     self.report(resource, Severity::Warning, backend.at, &backend.path, text);
                     None
                 }

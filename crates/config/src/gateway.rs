@@ -17,10 +17,17 @@ pub(crate) struct Gateway {
 pub(crate) struct GatewayListener {
     pub(crate) name: String,
     pub(crate) port: u16,
+    pub(crate) protocol: ListenerProtocol,
     /// Lower case; may begin with `*.`; `None` for any.
     pub(crate) hostname: Option<String>,
     pub(crate) namespaces: AllowedNamespaces,
     pub(crate) at: Position,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListenerProtocol {
+    Http,
+    Tcp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +58,10 @@ impl Gateway {
             fields.finish(sink);
             if listeners.iter().any(|l| l.name == listener.name) {
                 sink.error(listener.at, "spec.listeners", "Listener name must be unique within the Gateway");
-            } else if listeners.iter().any(|l| l.port == listener.port && l.hostname == listener.hostname) {
+            } else if listeners.iter().any(|l| {
+                l.port == listener.port
+                    && (l.hostname == listener.hostname || l.protocol != listener.protocol)
+            }) {
                 let text = "Combination of port, protocol and hostname must be unique for each listener";
                 sink.error(listener.at, "spec.listeners", text);
             }
@@ -69,11 +79,17 @@ impl Gateway {
         let protocol = fields.text("protocol", sink);
         let hostname = fields.text("hostname", sink);
         let namespaces = Self::allowed(fields, sink);
-        if let Some(protocol) = &protocol
-            && protocol.value != "HTTP"
-        {
-            let text = format!("protocol {:?} is not supported yet, only HTTP", protocol.value);
+        let known = protocol.as_ref().and_then(|protocol| match protocol.value.as_str() {
+            "HTTP" => Some(ListenerProtocol::Http),
+            "TCP" => Some(ListenerProtocol::Tcp),
+            _ => None,
+        });
+        if let Some(protocol) = protocol.as_ref().filter(|_| known.is_none()) {
+            let text = format!("protocol {:?} is not supported yet, only HTTP and TCP", protocol.value);
             sink.error(protocol.at, &protocol.path, &text);
+        }
+        if let Some(hostname) = hostname.as_ref().filter(|_| known == Some(ListenerProtocol::Tcp)) {
+            sink.error(hostname.at, &hostname.path, "a connection names no host: TCP listeners have none");
         }
         for (key, missing) in
             [("name", name.is_none()), ("port", port.is_none()), ("protocol", protocol.is_none())]
@@ -93,6 +109,7 @@ impl Gateway {
         Some(GatewayListener {
             name: name?.value,
             port: port?.value,
+            protocol: known?,
             hostname: hostname.map(|h| h.value),
             namespaces,
             at: fields.position(),

@@ -69,7 +69,7 @@ pub(crate) enum BackendKind {
     Unknown,
 }
 
-const PARENTS_MAX: usize = 32;
+pub(crate) const PARENTS_MAX: usize = 32;
 const HOSTNAMES_MAX: usize = 16;
 const RULES_MAX: usize = 16;
 const MATCHES_MAX: usize = 64;
@@ -103,7 +103,7 @@ impl HttpRoute {
     }
 }
 
-fn parent(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<ParentRef> {
+pub(crate) fn parent(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<ParentRef> {
     let path = fields.path_of("name");
     let group = fields.text("group", sink);
     let kind = fields.text("kind", sink);
@@ -239,7 +239,7 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn backend(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<BackendRef> {
+pub(crate) fn backend(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<BackendRef> {
     let group = fields.text("group", sink).map(|g| g.value).unwrap_or_default();
     let kind = fields.text("kind", sink).map_or_else(|| "Service".to_owned(), |k| k.value);
     let kind = match (group.as_str(), kind.as_str()) {

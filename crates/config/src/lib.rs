@@ -26,6 +26,7 @@ mod service;
 mod service_entry;
 mod snapshot;
 mod store;
+mod tcp_route;
 mod wasm_plugin;
 
 pub use compile::{GatewayIdentity, compile};
@@ -37,6 +38,7 @@ pub use route_table::{Backend, RequestKey, Route, RouteMatch, RouteTable, RouteT
 pub use secret::Secret;
 pub use snapshot::{
     Cluster, Credential, Endpoint, Listener, ModuleUrl, PluginOptions, PluginSpec, PullPolicy, Snapshot,
+    TcpTarget,
 };
 pub use store::{Gap, Store};
 pub use wasm_plugin::{EnvValue, FailStrategy, Phase, PluginType, WasmPlugin};

@@ -14,6 +14,7 @@ use crate::node::Node;
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::service_entry::ServiceEntry;
+use crate::tcp_route::TcpRoute;
 use crate::wasm_plugin::WasmPlugin;
 
 /// The kinds that are understood.
@@ -31,6 +32,8 @@ pub enum Kind {
     Service,
     /// `networking.istio.io/v1 ServiceEntry`
     ServiceEntry,
+    /// `gateway.networking.k8s.io/v1alpha2 TCPRoute`
+    TcpRoute,
     /// `extensions.istio.io/v1alpha1 WasmPlugin`
     WasmPlugin,
 }
@@ -41,6 +44,7 @@ impl Kind {
             ("discovery.k8s.io", "EndpointSlice") => Some(Self::EndpointSlice),
             ("gateway.networking.k8s.io", "Gateway") => Some(Self::Gateway),
             ("gateway.networking.k8s.io", "HTTPRoute") => Some(Self::HttpRoute),
+            ("gateway.networking.k8s.io", "TCPRoute") => Some(Self::TcpRoute),
             ("", "Secret") => Some(Self::Secret),
             ("", "Service") => Some(Self::Service),
             ("networking.istio.io", "ServiceEntry") => Some(Self::ServiceEntry),
@@ -54,6 +58,7 @@ impl Kind {
             Self::Secret | Self::Service | Self::EndpointSlice => &["v1"],
             Self::Gateway | Self::HttpRoute => &["v1", "v1beta1"],
             Self::ServiceEntry => &["v1", "v1beta1", "v1alpha3"],
+            Self::TcpRoute => &["v1alpha2", "v1"],
             Self::WasmPlugin => &["v1alpha1"],
         }
     }
@@ -68,6 +73,7 @@ impl fmt::Display for Kind {
             Self::Secret => "Secret",
             Self::Service => "Service",
             Self::ServiceEntry => "ServiceEntry",
+            Self::TcpRoute => "TCPRoute",
             Self::WasmPlugin => "WasmPlugin",
         })
     }
@@ -84,6 +90,7 @@ pub enum Spec {
     Secret(Secret),
     Service(Service),
     ServiceEntry(ServiceEntry),
+    TcpRoute(TcpRoute),
     WasmPlugin(Box<WasmPlugin>),
 }
 
@@ -205,6 +212,7 @@ fn decode_spec(kind: Kind, root: &mut Fields<'_>, meta: &ObjectMeta, sink: &mut 
         Kind::HttpRoute => HttpRoute::decode(&mut spec, sink).map(Spec::HttpRoute),
         Kind::Service => Service::decode(&mut spec, sink).map(Spec::Service),
         Kind::ServiceEntry => ServiceEntry::decode(&mut spec, sink).map(Spec::ServiceEntry),
+        Kind::TcpRoute => TcpRoute::decode(&mut spec, sink).map(Spec::TcpRoute),
         Kind::WasmPlugin => WasmPlugin::decode(&mut spec, meta, sink).map(|p| Spec::WasmPlugin(Box::new(p))),
         Kind::Secret | Kind::EndpointSlice => None,
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::meta::{Position, ResourceId};
-use crate::route_table::RouteTable;
+use crate::route_table::{Backend, RouteTable};
 use crate::wasm_plugin::{EnvValue, FailStrategy, Phase};
 
 /// One compiled configuration. Immutable; parts that have not changed are shared with the one before.
@@ -31,8 +31,34 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Hosts and routes.
     pub routes: Arc<RouteTable>,
+    /// Where connections go, if this is a TCP listener.
+    pub tcp: Option<Arc<TcpTarget>>,
     /// Indexes into [`Snapshot::plugins`], in the order of the chain.
     pub plugins: Vec<usize>,
+}
+
+/// What the connections of a TCP listener are connected to.
+#[derive(Clone, Debug, Default)]
+pub struct TcpTarget {
+    /// `<namespace>/<name>` of the route; empty without one.
+    pub route_name: Arc<str>,
+    /// Chosen among by weight; empty: connections are closed.
+    pub backends: Vec<Backend>,
+}
+
+impl TcpTarget {
+    /// The cluster for one connection, chosen by a random number. `None`: the connection is closed.
+    pub fn cluster(&self, random: u64) -> Option<&Arc<Cluster>> {
+        let total: u64 = self.backends.iter().map(|b| u64::from(b.weight)).sum();
+        let mut at = random.checked_rem(total)?;
+        for backend in &self.backends {
+            match at.checked_sub(u64::from(backend.weight)) {
+                Some(rest) => at = rest,
+                None => return backend.cluster.as_ref(),
+            }
+        }
+        None
+    }
 }
 
 /// Endpoints under one name.

@@ -165,9 +165,6 @@ impl WasmPlugin {
             ("NETWORK", PluginType::Network),
         ];
         let plugin_type = spec.word("type", &types, sink);
-        if let Some(network) = plugin_type.as_ref().filter(|t| t.value == PluginType::Network) {
-            sink.error(network.at, "spec.type", "NETWORK is not supported yet, only HTTP");
-        }
         if let Some(key) = spec.text("verificationKey", sink).filter(|k| !k.value.is_empty()) {
             sink.warn(
                 key.at,
@@ -199,7 +196,7 @@ impl WasmPlugin {
             env,
             selectors,
             fail_strategy: fail_strategy.map_or(FailStrategy::Close, |f| f.value),
-            plugin_type: PluginType::Http,
+            plugin_type: plugin_type.map_or(PluginType::Http, |t| t.value),
             options,
         })
     }

@@ -125,7 +125,7 @@ fn every_rule_has_its_message_and_place() {
             format!("{url}  targetRefs: [{{group: apps, kind: Deployment, name: g}}]\n"),
             "but was apps/Deployment",
         ),
-        (format!("{url}  type: NETWORK\n"), "NETWORK is not supported yet"),
+        (format!("{url}  type: TCP\n"), "Unsupported value: \"TCP\""),
     ] {
         let found = messages(&spec, Severity::Error);
         assert!(found.iter().any(|m| m.contains(message)), "{message}\nnot in {found:#?}");
@@ -460,4 +460,95 @@ ports: [{name: http, port: 8080}]
         "{}",
         diagnostics[0]
     );
+}
+
+const TCP: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: g, namespace: default}
+spec:
+  gatewayClassName: istio
+  listeners: [{name: web, port: 80, protocol: HTTP}, {name: db, port: 5432, protocol: TCP}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: db, namespace: default}
+spec:
+  hosts: [db.example.com]
+  resolution: STATIC
+  ports: [{number: 5432, name: tcp, protocol: TCP}]
+  endpoints: [{address: 10.0.0.1}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {name: db, namespace: default}
+spec:
+  parentRefs: [{name: g}]
+  rules: [{backendRefs: [{group: networking.istio.io, kind: Hostname, name: db.example.com, port: 5432}]}]
+";
+
+#[test]
+fn tcp_listeners_have_a_target_and_the_plug_ins_of_their_type() {
+    let plugin = |name: &str, kind: &str| {
+        format!(
+            "---\napiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {{name: {name}, namespace: istio-system}}\nspec: {{url: 'file:///x.wasm', type: {kind}}}\n"
+        )
+    };
+    let text = format!("{TCP}{}{}", plugin("bytes", "NETWORK"), plugin("requests", "HTTP"));
+    let (snapshot, diagnostics) = compiled(&text);
+    let names = |port: u16| {
+        let listener = snapshot.listeners.iter().find(|l| l.address.port() == port).unwrap();
+        let names = listener.plugins.iter().map(|i| &*snapshot.plugins[*i].name);
+        (names.collect::<Vec<_>>(), listener.tcp.clone())
+    };
+    let (http, none) = names(80);
+    assert_eq!((http, none.is_none()), (vec!["istio-system.requests"], true));
+    let (tcp, target) = names(5432);
+    assert_eq!(tcp, ["istio-system.bytes"]);
+    let target = target.unwrap();
+    assert_eq!(&*target.route_name, "default/db");
+    assert_eq!(target.cluster(7).unwrap().endpoints[0].address.to_string(), "10.0.0.1:5432");
+    let told: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+    assert!(
+        told.iter().any(|d| d.contains(
+            "WasmPlugin/istio-system/bytes: spec.type: NETWORK plug-ins run on TCP listeners only"
+        )),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[test]
+fn what_is_wrong_with_tcp_listeners_and_routes_is_told() {
+    let gateway = |name: &str, listener: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {name}, namespace: default}}\nspec: {{gatewayClassName: istio, listeners: [{{name: x, {listener}}}]}}\n"
+        )
+    };
+    let route = |name: &str, parent: &str, backend: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TCPRoute\nmetadata: {{name: {name}, namespace: default}}\nspec: {{parentRefs: [{{name: {parent}}}], rules: [{{backendRefs: [{backend}]}}]}}\n"
+        )
+    };
+    let cases = [
+        (
+            gateway("h", "port: 5432, protocol: HTTP"),
+            "another Gateway listens on 0.0.0.0:5432 with another protocol",
+        ),
+        (gateway("h", "port: 1, protocol: TCP, hostname: a.example.com"), "TCP listeners have none"),
+        (gateway("h", "port: 1, protocol: UDP"), "protocol \"UDP\" is not supported yet, only HTTP and TCP"),
+        (route("e", "g", "{name: gone, port: 1}"), "default/db serves 0.0.0.0:5432 already"),
+        (route("a", "g", "{name: gone, port: 1}"), "its share of the connections is closed"),
+        (route("e", "nobody", "{name: gone, port: 1}"), "Gateway default/nobody not found"),
+        (
+            route("e", "g, sectionName: web", "{name: gone, port: 1}"),
+            "the Gateway has no TCP listener with this sectionName",
+        ),
+        (route("e", "g", ""), "has no backend: its connections are closed"),
+    ];
+    for (more, message) in cases {
+        let (_, diagnostics) = compiled(&format!("{TCP}{more}"));
+        let told: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        assert!(told.iter().any(|d| d.contains(message)), "{message}: {told:?}");
+    }
 }

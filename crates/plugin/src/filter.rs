@@ -1,5 +1,7 @@
 //! A plug-in as a step of a stream's chain.
 
+mod network;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -38,17 +40,23 @@ type Then1 = SmallVec<[Then; 1]>;
 
 /// What a guest asked for, in the chain's words.
 pub(crate) fn then(version: &PluginVersion, actions: host::Actions) -> Then1 {
-    actions.into_iter().filter_map(|action| translate(version, action)).collect()
+    actions.into_iter().map(|action| translate(version, action)).collect()
 }
 
-fn translate(version: &PluginVersion, action: host::StreamAction) -> Option<Then> {
-    Some(match action {
+/// A chain leaves out what is not for its kind of stream.
+fn translate(version: &PluginVersion, action: host::StreamAction) -> Then {
+    match action {
         host::StreamAction::Continue(host::Direction::Request) => Then::Continue(Direction::Request),
         host::StreamAction::Continue(host::Direction::Response) => Then::Continue(Direction::Response),
         host::StreamAction::Close => Then::Reset { details: "wasm_close_stream" },
         host::StreamAction::Inject(injection) => Then::Inject(Box::new((injection.data, injection.end))),
-        // Of TCP connections; this is an HTTP stream.
-        host::StreamAction::ContinueConnection(_) | host::StreamAction::CloseConnection(_) => return None,
+        host::StreamAction::ContinueConnection(host::Direction::Request) => {
+            Then::ContinueConnection(Direction::Request)
+        }
+        host::StreamAction::ContinueConnection(host::Direction::Response) => {
+            Then::ContinueConnection(Direction::Response)
+        }
+        host::StreamAction::CloseConnection(_) => Then::CloseConnection,
         host::StreamAction::LocalReply(reply) => {
             PluginStats::add(&version.stats.local_replies);
             let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -61,7 +69,7 @@ fn translate(version: &PluginVersion, action: host::StreamAction) -> Option<Then
                 grpc_status: reply.grpc_status,
             }))
         }
-    })
+    }
 }
 
 /// What the fail strategy says about a stream that a failed VM holds.
@@ -122,31 +130,32 @@ impl PluginFilter {
         }
     }
 
-    /// A stream that was answered before it came here is logged all the same (spec: proxy-wasm-host §6.5).
-    fn reach_late(&mut self, data: Box<StreamData>) -> Box<StreamData> {
+    /// A context for the stream in this worker's VM. With an error: why there is none.
+    fn create(&mut self, data: Box<StreamData>) -> (Box<StreamData>, Result<(), &'static str>) {
         self.is_reached = true;
-        if !self.plugin.callbacks.end {
-            return data;
-        }
-        let Some(cell) = self.plugin.acquire() else { return data };
+        let Some(cell) = self.plugin.acquire() else { return (data, Err("wasm_restarting")) };
+        let started = self.plugin.version.engine.ticks();
         let (data, created) = match cell.vm.borrow_mut().as_mut() {
             Some(vm) => {
                 let (stream, created) = vm.create_stream(WasmStream(data));
                 (stream.0, created)
             }
-            None => return data,
+            // The cell loses its VM only when it is dropped.
+            None => return (data, Ok(())),
         };
+        self.plugin.version.note_slow(started);
         cell.after_callback();
         match created {
             Ok(id) => {
                 cell.add_stream(id, Rc::clone(&self.port), self.index);
                 self.context = Some((cell, id));
+                (data, Ok(()))
             }
             Err(failure) => {
                 self.plugin.failed(&cell, &failure);
+                (data, Err(response_code_details(&failure.reason)))
             }
         }
-        data
     }
 
     /// What the fail strategy says about a stream whose VM has failed.
@@ -246,32 +255,11 @@ impl Filter for PluginFilter {
         data: Box<StreamData>,
         end: bool,
     ) -> (Box<StreamData>, Verdict<HeadersAction>) {
-        self.is_reached = true;
         let stopped = HeadersAction::StopAllAndWatermark;
-        let Some(cell) = self.plugin.acquire() else {
-            let verdict = self.strategy("wasm_restarting", stopped);
+        let (data, created) = self.create(data);
+        if let Err(details) = created {
+            let verdict = self.strategy(details, stopped);
             return (data, verdict);
-        };
-        let started = self.plugin.version.engine.ticks();
-        let (data, created) = match cell.vm.borrow_mut().as_mut() {
-            Some(vm) => {
-                let (stream, created) = vm.create_stream(WasmStream(data));
-                (stream.0, created)
-            }
-            None => return (data, Verdict::new(HeadersAction::Continue)),
-        };
-        self.plugin.version.note_slow(started);
-        cell.after_callback();
-        match created {
-            Ok(id) => {
-                cell.add_stream(id, Rc::clone(&self.port), self.index);
-                self.context = Some((cell, id));
-            }
-            Err(failure) => {
-                self.plugin.failed(&cell, &failure);
-                let verdict = self.strategy(response_code_details(&failure.reason), stopped);
-                return (data, verdict);
-            }
         }
         if !self.plugin.callbacks.request_headers {
             return (data, Verdict::new(HeadersAction::Continue));
@@ -326,12 +314,28 @@ impl Filter for PluginFilter {
     }
 
     fn end(&mut self, data: Box<StreamData>) -> Box<StreamData> {
-        let data = if self.is_reached { data } else { self.reach_late(data) };
+        // A stream that was answered before it came here is logged all the same (spec: proxy-wasm-host §6.5).
+        let is_late = !self.is_reached && self.plugin.callbacks.end;
+        let data = if is_late { self.create(data).0 } else { data };
+        self.finish(data, host::Vm::end_stream)
+    }
+}
+
+impl PluginFilter {
+    fn finish(
+        &mut self,
+        data: Box<StreamData>,
+        finish: impl FnOnce(
+            &mut host::Vm<WasmStream>,
+            host::ContextId,
+            WasmStream,
+        ) -> (WasmStream, Result<(), Arc<host::Failure>>),
+    ) -> Box<StreamData> {
         let Some((cell, id)) = self.context.take() else { return data };
         let started = self.plugin.version.engine.ticks();
         let (data, result) = match cell.vm.borrow_mut().as_mut() {
             Some(vm) => {
-                let (stream, result) = vm.end_stream(id, WasmStream(data));
+                let (stream, result) = finish(vm, id, WasmStream(data));
                 (stream.0, result)
             }
             None => return data,

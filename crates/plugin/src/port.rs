@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 use smallvec::SmallVec;
-use wasmgate_stream::{Filter, Parked, Stream, StreamData, Then};
+use wasmgate_stream::{Parked, Parking, StreamData, Then};
 
 type Then1 = SmallVec<[Then; 1]>;
 
@@ -28,7 +28,7 @@ pub struct StreamPort {
 
 impl StreamPort {
     /// The driver goes to sleep: others can reach the data, and wake it.
-    pub fn park<F: Filter>(&self, stream: &mut Stream<F>, waker: &Waker) {
+    pub fn park(&self, stream: &mut impl Parking, waker: &Waker) {
         let mut slot = self.waker.borrow_mut();
         if !slot.as_ref().is_some_and(|w| w.will_wake(waker)) {
             *slot = Some(waker.clone());
@@ -37,7 +37,7 @@ impl StreamPort {
     }
 
     /// The driver is awake: takes the data back and carries out what others want.
-    pub fn unpark<F: Filter>(&self, stream: &mut Stream<F>) {
+    pub fn unpark(&self, stream: &mut impl Parking) {
         if let Some(parked) = self.parked.borrow_mut().take() {
             stream.unpark(parked);
         }

@@ -15,6 +15,7 @@ pub(crate) fn find(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
 fn attribute(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
     let info = &data.info;
     match path {
+        [b"request" | b"response", ..] if data.is_tcp => None,
         [b"request", b"headers"] => Some(joined(|each| data.request.for_each(each))),
         [b"request", b"headers", name] => all_values(name, |each| data.request.for_each(each)),
         [b"request", field] => request(&data.request, info, field),

@@ -14,6 +14,7 @@ pub struct WasmStream(pub(crate) Box<StreamData>);
 impl StreamContext for WasmStream {
     fn has_map(&self, map: MapType) -> bool {
         match map {
+            _ if self.0.is_tcp => false,
             MapType::RequestHeaders => true,
             MapType::RequestTrailers => self.0.request_trailers.is_some(),
             MapType::ResponseHeaders => self.0.response.is_some(),
@@ -30,6 +31,7 @@ impl StreamContext for WasmStream {
             map.as_ref()?.get(name).map(|v| v.as_bytes().to_vec())
         };
         match map {
+            _ if data.is_tcp => None,
             MapType::RequestHeaders => data.request.get(name).map(copy),
             MapType::ResponseHeaders => data.response.as_ref().and_then(|r| r.with(name, copy)),
             MapType::RequestTrailers => trailer(&data.request_trailers).map(|v| copy(&v)),
@@ -47,6 +49,7 @@ impl StreamContext for WasmStream {
             }
         };
         match map {
+            _ if data.is_tcp => {}
             MapType::RequestHeaders => data.request.for_each(each),
             MapType::ResponseHeaders => {
                 if let Some(response) = &data.response {
@@ -62,6 +65,7 @@ impl StreamContext for WasmStream {
     fn edit_headers(&mut self, map: MapType, edit: HeaderEdit<'_>) -> EditOutcome {
         let data = &mut *self.0;
         match map {
+            _ if data.is_tcp => EditOutcome::Unavailable,
             MapType::RequestHeaders if data.request_sent => EditOutcome::TooLate,
             MapType::RequestHeaders => edit_block(&mut data.request, edit),
             MapType::ResponseHeaders if data.response_sent => EditOutcome::TooLate,
@@ -73,11 +77,11 @@ impl StreamContext for WasmStream {
     }
 
     fn body(&self, buffer: BufferType) -> Option<Bytes> {
-        self.0.body(direction(buffer)?).cloned()
+        self.0.body(self.direction(buffer)?).cloned()
     }
 
     fn set_body(&mut self, buffer: BufferType, body: Bytes) -> bool {
-        direction(buffer).is_some_and(|d| self.0.set_body(d, body))
+        self.direction(buffer).is_some_and(|d| self.0.set_body(d, body))
     }
 
     fn property(&self, path: &[&[u8]]) -> Option<PropertyValue> {
@@ -114,11 +118,13 @@ impl StreamContext for WasmStream {
     }
 }
 
-fn direction(buffer: BufferType) -> Option<Direction> {
-    match buffer {
-        BufferType::RequestBody => Some(Direction::Request),
-        BufferType::ResponseBody => Some(Direction::Response),
-        _ => None,
+impl WasmStream {
+    fn direction(&self, buffer: BufferType) -> Option<Direction> {
+        match (buffer, self.0.is_tcp) {
+            (BufferType::RequestBody, false) | (BufferType::DownstreamData, true) => Some(Direction::Request),
+            (BufferType::ResponseBody, false) | (BufferType::UpstreamData, true) => Some(Direction::Response),
+            _ => None,
+        }
     }
 }
 

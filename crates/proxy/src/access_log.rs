@@ -117,7 +117,8 @@ pub(crate) fn format(out: &mut Vec<u8>, entry: &Entry<'_>) {
     let data = entry.data;
     let info = data.map(|d| &d.info);
     let header = |name: &str| data.and_then(|d| d.request.headers.get(name)).map(http::HeaderValue::as_bytes);
-    let pseudo = |name: &[u8]| data.and_then(|d| d.request.get(name));
+    let is_tcp = data.is_some_and(|d| d.is_tcp);
+    let pseudo = |name: &[u8]| data.filter(|d| !d.is_tcp).and_then(|d| d.request.get(name));
     let mut line = Line { out, first: true };
     line.number("bytes_received", info.map_or(0, |i| i.bytes_received));
     line.number("bytes_sent", info.map_or(entry.bytes_sent, |i| i.bytes_sent));
@@ -127,7 +128,8 @@ pub(crate) fn format(out: &mut Vec<u8>, entry: &Entry<'_>) {
     line.text("istio_policy_status", None);
     line.text("method", pseudo(b":method"));
     line.text("path", pseudo(b":path"));
-    line.text("protocol", Some(protocol(info.map_or(Version::HTTP_11, |i| i.protocol))));
+    let protocol = protocol(info.map_or(Version::HTTP_11, |i| i.protocol));
+    line.text("protocol", Some(protocol).filter(|_| !is_tcp));
     line.text("request_id", header("x-request-id"));
     line.text("requested_server_name", None);
     line.number("response_code", u64::from(entry.status));

@@ -7,8 +7,8 @@ use http::StatusCode;
 use smallvec::smallvec;
 use wasmgate_plugin::{FailStrategy, PluginFilter, StreamPort, WorkerPlugin};
 use wasmgate_stream::{
-    DataAction, Direction, Filter, HeadersAction, Interest, LocalReply, StreamData, Then, TrailersAction,
-    Verdict,
+    DataAction, Direction, Filter, HeadersAction, Interest, LocalReply, NetworkAction, NetworkFilter,
+    StreamData, Then, TrailersAction, Verdict,
 };
 
 use crate::generation::ChainStep;
@@ -111,6 +111,45 @@ impl Filter for ChainFilter {
     fn end(&mut self, data: Data) -> Data {
         match self {
             Self::Plugin(filter) => filter.end(data),
+            Self::Deny(_) => data,
+        }
+    }
+}
+
+impl NetworkFilter for ChainFilter {
+    fn new_connection(&mut self, data: Data) -> (Data, Verdict<NetworkAction>) {
+        match self {
+            Self::Plugin(filter) => filter.new_connection(data),
+            Self::Deny(_) => {
+                (data, Verdict { action: NetworkAction::Hold, then: smallvec![Then::CloseConnection] })
+            }
+        }
+    }
+
+    fn bytes(&mut self, direction: Direction, data: Data, end: bool) -> (Data, Verdict<NetworkAction>) {
+        match self {
+            Self::Plugin(filter) => filter.bytes(direction, data, end),
+            Self::Deny(_) => (data, Verdict::new(NetworkAction::Hold)),
+        }
+    }
+
+    fn upstream_closed(&mut self, data: Data) -> Data {
+        match self {
+            Self::Plugin(filter) => filter.upstream_closed(data),
+            Self::Deny(_) => data,
+        }
+    }
+
+    fn downstream_closed(&mut self, data: Data, by_client: bool) -> Data {
+        match self {
+            Self::Plugin(filter) => filter.downstream_closed(data, by_client),
+            Self::Deny(_) => data,
+        }
+    }
+
+    fn end_connection(&mut self, data: Data) -> Data {
+        match self {
+            Self::Plugin(filter) => filter.end_connection(data),
             Self::Deny(_) => data,
         }
     }

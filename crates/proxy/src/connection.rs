@@ -23,6 +23,7 @@ use crate::io::{AnswerAsHttp11, DownstreamIo, detect};
 use crate::reason::{self, Reason};
 use crate::request;
 use crate::stats::WorkerStats;
+use crate::tcp;
 use crate::worker::WorkerContext;
 use crate::worker_generation::WorkerGeneration;
 
@@ -79,6 +80,13 @@ pub(crate) async fn serve(
     let stats = std::sync::Arc::clone(&worker.stats);
     stats.downstream_connections.increment();
     let _active = Active::new(&stats);
+    let generation = worker.generation();
+    if let Some(listener) = generation.listener(local)
+        && let Some(target) = generation.tcp(listener)
+    {
+        return tcp::serve(&worker, &generation, (listener, target), stream, (remote, local)).await;
+    }
+    drop(generation);
     // A client that sends nothing gets as long as one that sends half a head.
     let limit = worker.settings.request_head_time_max;
     let detected = tokio::select! {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use wasmgate_config::{Cluster, RouteTable};
+use wasmgate_config::{Cluster, RouteTable, TcpTarget};
 use wasmgate_plugin::{FailStrategy, PluginVersion};
 
 /// An immutable configuration. Workers swap it in one step; a stream keeps the one that it started with.
@@ -51,6 +51,8 @@ pub struct GenerationListener {
     pub address: SocketAddr,
     /// Hosts and routes.
     pub routes: Arc<RouteTable>,
+    /// Where connections go, if this is a TCP listener.
+    pub tcp: Option<Arc<TcpTarget>>,
     /// Plug-ins in the order of the request.
     pub chain: Vec<ChainStep>,
 }

@@ -21,6 +21,7 @@ mod reason;
 mod request;
 mod settings;
 mod stats;
+mod tcp;
 mod upstream;
 mod worker;
 mod worker_generation;

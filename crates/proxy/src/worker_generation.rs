@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use wasmgate_config::{Cluster, RouteTable};
+use wasmgate_config::{Cluster, RouteTable, TcpTarget};
 use wasmgate_plugin::{PluginVersion, StreamPort, WorkerPlugin};
 
 use crate::chain::{ChainFilter, WorkerStep};
@@ -30,6 +30,7 @@ pub(crate) struct WorkerGeneration {
 struct WorkerListener {
     address: SocketAddr,
     routes: Arc<RouteTable>,
+    tcp: Option<Arc<TcpTarget>>,
     chain: Vec<WorkerStep>,
 }
 
@@ -53,6 +54,7 @@ impl WorkerGeneration {
         let listener = |l: &GenerationListener| WorkerListener {
             address: l.address,
             routes: Arc::clone(&l.routes),
+            tcp: l.tcp.clone(),
             chain: WorkerStep::chain(&l.chain, worker_plugin),
         };
         Self {
@@ -76,6 +78,11 @@ impl WorkerGeneration {
 
     pub(crate) fn routes(&self, listener: usize) -> Option<&RouteTable> {
         self.listeners.get(listener).map(|l| &*l.routes)
+    }
+
+    /// Where the connections of a TCP listener go; `None`: it is an HTTP listener.
+    pub(crate) fn tcp(&self, listener: usize) -> Option<&Arc<TcpTarget>> {
+        self.listeners.get(listener)?.tcp.as_ref()
     }
 
     /// The chain for a new stream, and the port through which its plug-ins are reached from outside.

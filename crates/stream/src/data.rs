@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, Method, Uri, Version};
 use smallvec::SmallVec;
 
 use crate::direction::Direction;
@@ -103,6 +103,8 @@ pub struct StreamData {
     pub request_buffer_bytes_max: Option<usize>,
     /// The same for the response body.
     pub response_buffer_bytes_max: Option<usize>,
+    /// A TCP connection: there are no messages, and the bodies are what waits in each direction.
+    pub is_tcp: bool,
     /// The request head is on its way: edits come too late.
     pub request_sent: bool,
     /// The response head is on its way: edits come too late.
@@ -128,12 +130,21 @@ impl StreamData {
             upstream_override: None,
             request_buffer_bytes_max: None,
             response_buffer_bytes_max: None,
+            is_tcp: false,
             request_sent: false,
             response_sent: false,
             request_body: None,
             response_body: None,
             trailers_addable: None,
         }
+    }
+
+    /// A TCP connection.
+    pub fn connection(info: StreamInfo) -> Self {
+        let nothing = RequestHead::new(Method::default(), Uri::default(), None, HeaderMap::new());
+        let mut data = Self::new(nothing, info);
+        data.is_tcp = true;
+        data
     }
 
     /// The body that the current callback can see.

@@ -56,6 +56,10 @@ pub enum Then {
     },
     /// Send these bytes to the client after the response head, before what is held; with `true` they are the last ones.
     Inject(Box<(Bytes, bool)>),
+    /// What a filter holds of a TCP connection goes on.
+    ContinueConnection(Direction),
+    /// Send what has passed and close a TCP connection.
+    CloseConnection,
     /// Never call this filter again and release all that it holds: its plug-in has failed and is optional.
     Bypass,
 }

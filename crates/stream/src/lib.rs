@@ -5,11 +5,14 @@
 //! no clock and knows no Wasm. Not taking its output is back-pressure: [`Stream::wants_request`] and
 //! [`Stream::wants_response`] say when to stop reading.
 //!
+//! [`Connection`] is the same for a TCP connection.
+//!
 //! Where to start reading: `machine` is spec: proxy-wasm-host §7.3 in code, `direction` the state that one filter
 //! has in one direction.
 #![warn(missing_docs)]
 
 mod buffer;
+mod connection;
 mod data;
 mod direction;
 mod filter;
@@ -20,11 +23,12 @@ mod output;
 mod parked;
 mod reply;
 
+pub use connection::{Connection, NetworkAction, NetworkFilter};
 pub use data::{PropertyStore, StreamData, StreamInfo};
 pub use direction::Direction;
 pub use filter::{DataAction, Filter, HeadersAction, Interest, Then, TrailersAction, Verdict};
 pub use head::{EditError, RequestHead, ResponseHead, is_header_text};
 pub use machine::{Stream, StreamLimits, StreamState};
 pub use output::DataOut;
-pub use parked::Parked;
+pub use parked::{Parked, Parking};
 pub use reply::{LocalReply, grpc_status};

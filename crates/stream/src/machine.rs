@@ -9,7 +9,7 @@ use crate::direction::{Direction, Lane, Mode};
 use crate::filter::{DataAction, Filter, HeadersAction, Then, TrailersAction, Verdict};
 use crate::head::ResponseHead;
 use crate::output::Output;
-use crate::parked::Parked;
+use crate::parked::{Parked, Parking};
 use crate::reply::LocalReply;
 
 /// Bounds of one stream.
@@ -205,57 +205,6 @@ impl<F: Filter> Stream<F> {
             self.data_mut().info.response_code_details = details.into();
             self.request.clear();
             self.response.clear();
-        }
-    }
-
-    /// Hands the stream's data out for the time in which nothing drives the stream, so that others than its filters'
-    /// own callbacks can reach it. [`Stream::unpark`] must bring it back before anything else is done. `None` when the
-    /// stream is over.
-    pub fn park(&mut self) -> Option<Parked> {
-        if matches!(self.state, StreamState::Reset | StreamState::Ended) {
-            return None;
-        }
-        let mut parked = Parked::new(self.data.take()?);
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            for direction in [Direction::Request, Direction::Response] {
-                let lane = slot.lane(direction);
-                if lane.accumulating && lane.is_held() {
-                    parked.add_body(index, direction, lane.buffer.take());
-                }
-            }
-        }
-        Some(parked)
-    }
-
-    /// Takes back what [`Stream::park`] gave out.
-    pub fn unpark(&mut self, parked: Parked) {
-        let (data, bodies) = parked.into_parts();
-        self.data = data;
-        for body in bodies {
-            if let Some(slot) = self.slots.get_mut(body.filter) {
-                slot.lane(body.direction).buffer.set(body.bytes);
-                self.output(body.direction).edited |= body.edited;
-            }
-        }
-    }
-
-    /// Carries out what a filter asked for outside of its own callbacks.
-    pub fn run_outside(&mut self, filter: usize, then: SmallVec<[Then; 1]>) {
-        if matches!(self.state, StreamState::Open | StreamState::Replied) {
-            self.run(filter, then);
-        }
-        self.check_invariants();
-    }
-
-    /// Carries something out if a filter holds any part of the stream, and so could hold it for ever.
-    pub fn run_if_held(&mut self, filter: usize, then: SmallVec<[Then; 1]>) {
-        let held = self.slots.get(filter).is_some_and(|slot| {
-            !slot.bypassed
-                && ((self.is_live(Direction::Request) && slot.request.is_held())
-                    || (self.is_live(Direction::Response) && slot.response.is_held()))
-        });
-        if held {
-            self.run_outside(filter, then);
         }
     }
 
@@ -605,6 +554,8 @@ impl<F: Filter> Stream<F> {
                 Then::Reset { details } => self.reset(details),
                 Then::Inject(piece) => self.inject(index, piece.0, piece.1),
                 Then::Bypass => self.bypass(index),
+                // Of TCP connections.
+                Then::ContinueConnection(_) | Then::CloseConnection => {}
             }
         }
     }
@@ -752,6 +703,53 @@ impl<F: Filter> Stream<F> {
                 !(out.trailers && out.ended),
                 "I6: a direction ends with data or with trailers, not both"
             );
+        }
+    }
+}
+
+impl<F: Filter> Parking for Stream<F> {
+    fn park(&mut self) -> Option<Parked> {
+        if matches!(self.state, StreamState::Reset | StreamState::Ended) {
+            return None;
+        }
+        let mut parked = Parked::new(self.data.take()?);
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            for direction in [Direction::Request, Direction::Response] {
+                let lane = slot.lane(direction);
+                if lane.accumulating && lane.is_held() {
+                    parked.add_body(index, direction, lane.buffer.take());
+                }
+            }
+        }
+        Some(parked)
+    }
+
+    fn unpark(&mut self, parked: Parked) {
+        let (data, bodies) = parked.into_parts();
+        self.data = data;
+        for body in bodies {
+            if let Some(slot) = self.slots.get_mut(body.filter) {
+                slot.lane(body.direction).buffer.set(body.bytes);
+                self.output(body.direction).edited |= body.edited;
+            }
+        }
+    }
+
+    fn run_outside(&mut self, filter: usize, then: SmallVec<[Then; 1]>) {
+        if matches!(self.state, StreamState::Open | StreamState::Replied) {
+            self.run(filter, then);
+        }
+        self.check_invariants();
+    }
+
+    fn run_if_held(&mut self, filter: usize, then: SmallVec<[Then; 1]>) {
+        let held = self.slots.get(filter).is_some_and(|slot| {
+            !slot.bypassed
+                && ((self.is_live(Direction::Request) && slot.request.is_held())
+                    || (self.is_live(Direction::Response) && slot.response.is_held()))
+        });
+        if held {
+            self.run_outside(filter, then);
         }
     }
 }

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use crate::data::StreamData;
 use crate::direction::Direction;
+use crate::filter::Then;
 
 /// What a filter has accumulated of a body.
 #[derive(Debug)]
@@ -57,4 +58,19 @@ impl Parked {
         }
         self.data = Some(data);
     }
+}
+
+/// What can lay its data down while nothing drives it, so that others reach it.
+pub trait Parking {
+    /// Gives the data out. `None` when it is over.
+    fn park(&mut self) -> Option<Parked>;
+
+    /// Takes back what [`Parking::park`] gave out.
+    fn unpark(&mut self, parked: Parked);
+
+    /// Carries out what a filter asked for outside of its own callbacks.
+    fn run_outside(&mut self, filter: usize, then: SmallVec<[Then; 1]>);
+
+    /// Carries something out if a filter could hold the stream for ever: its plug-in has failed.
+    fn run_if_held(&mut self, filter: usize, then: SmallVec<[Then; 1]>);
 }

@@ -253,6 +253,7 @@ impl Controller {
             name: Arc::clone(&l.name),
             address: l.address,
             routes: Arc::clone(&l.routes),
+            tcp: l.tcp.clone(),
             chain: l.plugins.iter().filter_map(step).collect(),
         };
         let listeners = snapshot.listeners.iter().map(listener).collect();

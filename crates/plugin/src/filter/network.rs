@@ -1,0 +1,88 @@
+//! A plug-in as a step of a TCP connection's chain.
+
+use wasmgate_host as host;
+use wasmgate_stream::{Direction, NetworkAction, NetworkFilter, StreamData, Verdict};
+
+use super::{Continues, FromHost, PluginFilter, unwrap};
+use crate::view::WasmStream;
+
+impl Continues for NetworkAction {
+    const CONTINUE: Self = Self::Continue;
+}
+
+impl From<host::NetworkAction> for FromHost<NetworkAction> {
+    fn from(action: host::NetworkAction) -> Self {
+        Self(match action {
+            host::NetworkAction::Continue => NetworkAction::Continue,
+            host::NetworkAction::StopIteration => NetworkAction::Hold,
+        })
+    }
+}
+
+impl NetworkFilter for PluginFilter {
+    fn new_connection(&mut self, data: Box<StreamData>) -> (Box<StreamData>, Verdict<NetworkAction>) {
+        let (data, created) = self.create(data);
+        if let Err(details) = created {
+            let verdict = self.strategy(details, NetworkAction::Hold);
+            return (data, verdict);
+        }
+        unwrap(self.call(data, FromHost(NetworkAction::Hold), host::Vm::on_new_connection))
+    }
+
+    fn bytes(
+        &mut self,
+        direction: Direction,
+        data: Box<StreamData>,
+        end: bool,
+    ) -> (Box<StreamData>, Verdict<NetworkAction>) {
+        let size = data.body(direction).map_or(0, bytes::Bytes::len);
+        unwrap(self.call(data, FromHost(NetworkAction::Hold), |vm, id, stream| match direction {
+            Direction::Request => vm.on_downstream_data(id, stream, size, end),
+            Direction::Response => vm.on_upstream_data(id, stream, size, end),
+        }))
+    }
+
+    fn upstream_closed(&mut self, data: Box<StreamData>) -> Box<StreamData> {
+        // Envoy does not tell who closed it, either.
+        self.tell(data, |vm, id, stream| vm.on_upstream_close(id, stream, host::PeerType::Unknown))
+    }
+
+    fn downstream_closed(&mut self, data: Box<StreamData>, by_client: bool) -> Box<StreamData> {
+        let by = if by_client { host::PeerType::Remote } else { host::PeerType::Local };
+        self.tell(data, |vm, id, stream| vm.on_downstream_close(id, stream, by))
+    }
+
+    fn end_connection(&mut self, data: Box<StreamData>) -> Box<StreamData> {
+        self.finish(data, host::Vm::end_connection)
+    }
+}
+
+impl PluginFilter {
+    /// A callback whose answer changes nothing any more.
+    fn tell(
+        &mut self,
+        data: Box<StreamData>,
+        enter: impl FnOnce(
+            &mut host::Vm<WasmStream>,
+            host::ContextId,
+            WasmStream,
+        ) -> host::CallResult<WasmStream, ()>,
+    ) -> Box<StreamData> {
+        let Some((cell, id)) = &self.context else { return data };
+        let (data, result) = match cell.vm.borrow_mut().as_mut() {
+            Some(vm) => {
+                let (stream, result) = enter(vm, *id, WasmStream(data));
+                (stream.0, result)
+            }
+            None => return data,
+        };
+        cell.after_callback();
+        if let Err(failure) = result
+            && let Some((cell, id)) = self.context.take()
+        {
+            cell.remove_stream(id);
+            self.plugin.failed(&cell, &failure);
+        }
+        data
+    }
+}

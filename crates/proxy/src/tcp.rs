@@ -1,0 +1,313 @@
+//! TCP connections: from accept to the last byte, through the plug-ins of `type: NETWORK`.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Buf as _, Bytes};
+use http::Version;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use wasmgate_config::{Cluster, TcpTarget};
+use wasmgate_plugin::StreamPort;
+use wasmgate_stream::{Connection, Direction, StreamData, StreamInfo};
+
+use crate::access_log::Entry;
+use crate::chain::ChainFilter;
+use crate::worker::WorkerContext;
+use crate::worker_generation::WorkerGeneration;
+
+/// Bytes of one read.
+const READ_BYTES: usize = 16 << 10;
+/// Reads and writes before others have their turn.
+const ROUNDS_MAX: usize = 32;
+
+/// The server's side.
+enum Upstream {
+    /// Not before every plug-in has let the connection through.
+    Waiting,
+    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>),
+    Connected(TcpStream),
+    /// There is none, or it could not be reached.
+    Failed,
+}
+
+/// One side's socket state.
+#[derive(Debug, Default)]
+struct Side {
+    /// It sends no more.
+    read_over: bool,
+    /// It has been told that nothing follows.
+    write_over: bool,
+    /// Taken from the filters and not sent yet.
+    unsent: Bytes,
+}
+
+struct Proxied<'w> {
+    worker: &'w Rc<WorkerContext>,
+    generation: &'w Rc<WorkerGeneration>,
+    cluster: Option<Arc<Cluster>>,
+    connection: Connection<ChainFilter>,
+    port: Option<Rc<StreamPort>>,
+    client: TcpStream,
+    client_side: Side,
+    upstream: Upstream,
+    upstream_side: Side,
+    idle: Option<Pin<Box<Sleep>>>,
+    idle_max: Duration,
+    flags: &'static str,
+    started: Instant,
+    start: SystemTime,
+    addresses: (SocketAddr, SocketAddr),
+}
+
+/// Serves a connection until both sides are closed.
+pub(crate) async fn serve(
+    worker: &Rc<WorkerContext>,
+    generation: &Rc<WorkerGeneration>,
+    (listener, target): (usize, &Arc<TcpTarget>),
+    client: TcpStream,
+    (remote, local): (SocketAddr, SocketAddr),
+) {
+    generation.plugins_ready(Some(listener)).await;
+    let (started, start) = (Instant::now(), SystemTime::now());
+    let (filters, port) = generation.filters(listener);
+    let cluster = target.cluster(fastrand::u64(..)).cloned();
+    let info = StreamInfo {
+        start,
+        duration: None,
+        protocol: Version::HTTP_11,
+        connection_id: worker.next_connection_id(),
+        downstream_remote: remote,
+        downstream_local: local,
+        route_name: Arc::clone(&target.route_name),
+        virtual_host_name: worker.no_name(),
+        cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.name)),
+        upstream_host: None,
+        upstream_local: None,
+        upstream_attempts: 0,
+        upstream_service_time_ms: None,
+        response_code_details: "".into(),
+        response_flags: "",
+        bytes_received: 0,
+        bytes_sent: 0,
+    };
+    let data = Box::new(StreamData::connection(info));
+    let idle_max = worker.settings.stream_idle_max;
+    let mut proxied = Proxied {
+        worker,
+        generation,
+        cluster,
+        connection: Connection::new(filters, data, worker.settings.stream.buffer_bytes_max),
+        port,
+        client,
+        client_side: Side::default(),
+        upstream: Upstream::Waiting,
+        upstream_side: Side::default(),
+        idle: (!idle_max.is_zero()).then(|| Box::pin(tokio::time::sleep(idle_max))),
+        idle_max,
+        flags: "",
+        started,
+        start,
+        addresses: (remote, local),
+    };
+    poll_fn(|cx| proxied.poll(cx)).await;
+}
+
+impl Proxied<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(port) = &self.port {
+            port.unpark(&mut self.connection);
+        }
+        let mut moved = false;
+        for round in 0.. {
+            if round == ROUNDS_MAX {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match self.step(cx) {
+                Ok(true) => moved = true,
+                Ok(false) => break,
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+        if self.is_over() {
+            return Poll::Ready(());
+        }
+        if let Some(idle) = &mut self.idle {
+            if moved {
+                idle.as_mut().reset(tokio::time::Instant::now() + self.idle_max);
+            }
+            if idle.as_mut().poll(cx).is_ready() {
+                self.flags = "SI";
+                return Poll::Ready(());
+            }
+        }
+        if let Some(port) = &self.port {
+            port.park(&mut self.connection, cx.waker());
+        }
+        Poll::Pending
+    }
+
+    /// Whether there is nothing left to send to anybody.
+    fn is_over(&self) -> bool {
+        let sent = self.client_side.unsent.is_empty() && self.connection.is_output_over(Direction::Response);
+        let closing = self.connection.is_closing() || matches!(self.upstream, Upstream::Failed);
+        let both =
+            self.client_side.write_over && (self.upstream_side.write_over || self.client_side.read_over);
+        (closing && sent) || both
+    }
+
+    /// One round of everything that can be done; whether anything was.
+    ///
+    /// # Errors
+    /// A socket's: the connection is over.
+    fn step(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut moved = self.connect(cx);
+        if !self.client_side.read_over && self.connection.wants(Direction::Request) {
+            moved |= self.read(cx, Direction::Request)?;
+        }
+        if !self.upstream_side.read_over && self.connection.wants(Direction::Response) {
+            moved |= self.read(cx, Direction::Response)?;
+        }
+        moved |= self.write(cx, Direction::Request)?;
+        moved |= self.write(cx, Direction::Response)?;
+        Ok(moved)
+    }
+
+    fn connect(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.upstream {
+            Upstream::Waiting if self.connection.is_ready() && !self.connection.is_closing() => {
+                let address = self.cluster.as_ref().and_then(|c| self.generation.endpoint(c));
+                let Some(address) = address else {
+                    self.flags = if self.cluster.is_some() { "UH" } else { "NR" };
+                    self.upstream = Upstream::Failed;
+                    return true;
+                };
+                let limit = self.worker.settings.connect_time_max;
+                let connect = async move {
+                    let stream = tokio::time::timeout(limit, TcpStream::connect(address)).await;
+                    let stream = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                    let _ = stream.set_nodelay(true);
+                    Ok(stream)
+                };
+                if let Some(data) = self.connection.data_mut() {
+                    data.info.upstream_host = Some(address);
+                    data.info.upstream_attempts = 1;
+                }
+                self.upstream = Upstream::Connecting(Box::pin(connect));
+                true
+            }
+            Upstream::Connecting(connect) => match connect.as_mut().poll(cx) {
+                Poll::Ready(Ok(stream)) => {
+                    if let Some(data) = self.connection.data_mut() {
+                        data.info.upstream_local = stream.local_addr().ok();
+                    }
+                    self.upstream = Upstream::Connected(stream);
+                    true
+                }
+                Poll::Ready(Err(e)) => {
+                    tracing::debug!(target: "http", "connect: {e}");
+                    self.flags = "UF";
+                    self.upstream = Upstream::Failed;
+                    true
+                }
+                Poll::Pending => false,
+            },
+            Upstream::Waiting | Upstream::Connected(_) | Upstream::Failed => false,
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, direction: Direction) -> io::Result<bool> {
+        let socket = match (direction, &mut self.upstream) {
+            (Direction::Request, _) => &mut self.client,
+            (Direction::Response, Upstream::Connected(stream)) => stream,
+            (Direction::Response, _) => return Ok(false),
+        };
+        let mut bytes = [0; READ_BYTES];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        match Pin::new(socket).poll_read(cx, &mut buffer) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(result) => result?,
+        }
+        let read = Bytes::copy_from_slice(buffer.filled());
+        let end = read.is_empty();
+        let side = match direction {
+            Direction::Request => &mut self.client_side,
+            Direction::Response => &mut self.upstream_side,
+        };
+        side.read_over = end;
+        if let Some(data) = self.connection.data_mut() {
+            let count = match direction {
+                Direction::Request => &mut data.info.bytes_received,
+                Direction::Response => &mut data.info.bytes_sent,
+            };
+            *count += read.len() as u64;
+        }
+        self.connection.feed(direction, read, end);
+        Ok(true)
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, direction: Direction) -> io::Result<bool> {
+        let (socket, side) = match (direction, &mut self.upstream) {
+            (Direction::Response, _) => (&mut self.client, &mut self.client_side),
+            (Direction::Request, Upstream::Connected(stream)) => (stream, &mut self.upstream_side),
+            (Direction::Request, _) => return Ok(false),
+        };
+        if side.unsent.is_empty() {
+            side.unsent = self.connection.take_output(direction).unwrap_or_default();
+        }
+        if !side.unsent.is_empty() {
+            return match Pin::new(socket).poll_write(cx, &side.unsent) {
+                Poll::Ready(Ok(sent)) => {
+                    side.unsent.advance(sent);
+                    Ok(true)
+                }
+                Poll::Ready(Err(e)) => Err(e),
+                Poll::Pending => Ok(false),
+            };
+        }
+        if !side.write_over && self.connection.is_output_over(direction) {
+            return match Pin::new(socket).poll_shutdown(cx) {
+                Poll::Ready(result) => {
+                    side.write_over = true;
+                    result.map(|()| true)
+                }
+                Poll::Pending => Ok(false),
+            };
+        }
+        Ok(false)
+    }
+}
+
+/// Whatever ends the connection, also a drain that takes too long: plug-ins and the log are told.
+impl Drop for Proxied<'_> {
+    fn drop(&mut self) {
+        if let Some(port) = &self.port {
+            port.unpark(&mut self.connection);
+        }
+        let duration = self.started.elapsed();
+        if let Some(data) = self.connection.data_mut() {
+            data.info.duration = Some(duration);
+            data.info.response_flags = self.flags;
+        }
+        self.connection.end(self.client_side.read_over);
+        let (remote, local) = self.addresses;
+        self.worker.log(&Entry {
+            data: self.connection.data_mut().map(|data| &*data),
+            downstream_local: local,
+            downstream_remote: remote,
+            start: self.start,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            status: 0,
+            flags: self.flags,
+            bytes_sent: 0,
+        });
+    }
+}
