@@ -158,3 +158,34 @@ fn the_catalogues_masking_denies_words_in_bodies() {
     let denied = post("this has a forbidden-word in it");
     assert_eq!((denied.status, denied.text().contains("not here")), (451, true), "{}", denied.text());
 }
+
+#[test]
+fn examples_of_the_rust_sdk_do_what_they_say() {
+    let upstream = backend();
+    for version in ["0.1.4", "0.2.0"] {
+        let start = |name: &str| {
+            gateway(&upstream, "example", &format!("rust-sdk/{version}/{name}.wasm"), "    a: b\n")
+        };
+        let headers = start("http_headers");
+        let hello = get(&headers, "/hello", &[]);
+        assert_eq!(
+            (hello.text().as_str(), hello.header("powered-by")),
+            ("Hello, World!\n", Some("proxy-wasm"))
+        );
+        assert!(get(&headers, "/other", &[]).text().starts_with("GET /other"), "{version}");
+        let body = start("http_body");
+        let redacted = get(&body, "/a-secret", &[]).text();
+        assert!(
+            redacted.starts_with("Original message body (") && redacted.ends_with("redacted."),
+            "{redacted}"
+        );
+        assert!(get(&body, "/nothing", &[]).text().starts_with("GET /nothing"), "{version}");
+        let config = get(&start("http_config"), "/", &[]);
+        assert_eq!(config.header("custom-header"), Some("{\"a\":\"b\"}"), "{version}");
+        start("hello_world").wait_for_log("Hello, World!").unwrap();
+        // It calls a cluster that it alone knows, and takes no for no answer.
+        let random = start("http_auth_random");
+        assert_eq!(get(&random, "/", &[]).status, 503, "{version}");
+        random.wait_for_log("there is no cluster \"httpbin\"").unwrap();
+    }
+}
