@@ -21,6 +21,7 @@ mod manifests;
 mod proxy;
 mod report;
 mod startup;
+mod streaming;
 mod table;
 
 use std::io;
@@ -71,7 +72,10 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     interrupt::check()?;
     let (go, rust) = (arguments.go_plugin.as_deref(), arguments.rust_plugin.as_deref());
     let calls = arguments.calls_plugin.as_deref().map(|path| calls::measure(path, go, rust)).transpose()?;
-    let report = Report::new(machine, rows, startup, calls.unwrap_or_default());
+    let streams = !arguments.skip_wasmgate && !arguments.skip_startup;
+    let streamed = arguments.calls_plugin.as_deref().filter(|_| streams);
+    let streaming = streamed.map(|path| streaming::measure(&bench, path)).transpose()?;
+    let report = Report::new(machine, rows, startup, calls.unwrap_or_default(), streaming);
     let markdown = table::markdown(&report);
     println!("{markdown}");
     std::fs::create_dir_all(&arguments.out)?;

@@ -7,6 +7,7 @@ use crate::case::{Case, Plugin, Protocol, Proxy, Scenario};
 use crate::disturbance::DISTURBED_FROM;
 use crate::machine::Machine;
 use crate::startup::Startup;
+use crate::streaming::Streaming;
 
 /// Ours with the Go plug-in may cost at most this share of Envoy without any.
 const BAR_GO_TO_ENVOY: f64 = 0.6;
@@ -123,24 +124,32 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     pub(crate) startup: Vec<Startup>,
     pub(crate) calls: Vec<Figure>,
+    pub(crate) streaming: Option<Streaming>,
     pub(crate) ratios: Vec<Ratio>,
 }
 
 impl Report {
-    pub(crate) fn new(machine: Machine, rows: Vec<Row>, startup: Vec<Startup>, calls: Vec<Figure>) -> Self {
+    pub(crate) fn new(
+        machine: Machine,
+        rows: Vec<Row>,
+        startup: Vec<Startup>,
+        calls: Vec<Figure>,
+        streaming: Option<Streaming>,
+    ) -> Self {
         let mut ratios = Vec::new();
         for ours in rows.iter().filter(|row| row.proxy == Proxy::Wasmgate) {
             for peer in rows.iter().filter(|row| row.proxy != Proxy::Wasmgate && row.is_comparable_to(ours)) {
                 ratios.extend(ratio(ours, peer));
             }
         }
-        Self { machine, rows, startup, calls, ratios }
+        Self { machine, rows, startup, calls, streaming, ratios }
     }
 
     /// Whether nothing failed and every bar that could be judged was met.
     pub(crate) fn is_good(&self) -> bool {
         self.rows.iter().all(|row| row.error.is_none())
             && self.startup.iter().all(|startup| startup.error.is_none())
+            && self.streaming.as_ref().is_none_or(Streaming::passes)
             && self.ratios.iter().all(|ratio| ratio.passes() != Some(false))
     }
 }

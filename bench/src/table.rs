@@ -6,6 +6,7 @@ use crate::calls::Figure;
 use crate::case::{Protocol, Proxy};
 use crate::report::{Ratio, Report, Row};
 use crate::startup::{Event, Startup};
+use crate::streaming::Streaming;
 
 /// The whole report.
 pub(crate) fn markdown(report: &Report) -> String {
@@ -29,6 +30,7 @@ pub(crate) fn markdown(report: &Report) -> String {
     }
     startup(&mut text, &report.startup);
     calls(&mut text, &report.calls);
+    streaming(&mut text, report.streaming.as_ref());
     bars(&mut text, &report.ratios);
     text
 }
@@ -145,6 +147,15 @@ fn calls(text: &mut String, figures: &[Figure]) {
     text.push('\n');
 }
 
+fn streaming(text: &mut String, streaming: Option<&Streaming>) {
+    let Some(Streaming { gib_per_second, rss_idle_mib, rss_mib }) = streaming else { return };
+    let verdict = if streaming.is_some_and(Streaming::passes) { "PASS" } else { "FAIL" };
+    let _ = writeln!(
+        text,
+        "{verdict}: 1 GiB through a plug-in that reads each piece: {gib_per_second:.2} GiB/s, RSS {rss_idle_mib:.1} MiB idle, at most {rss_mib:.1} MiB\n"
+    );
+}
+
 fn bars(text: &mut String, ratios: &[Ratio]) {
     for ratio in ratios {
         let (Some(bar), Some(passes)) = (ratio.bar, ratio.passes()) else { continue };
@@ -204,7 +215,7 @@ mod tests {
             row("allowed/http1/log-off/wasmgate/go", 15.0),
             failed,
         ];
-        let text = markdown(&Report::new(machine, rows, Vec::new(), Vec::new()));
+        let text = markdown(&Report::new(machine, rows, Vec::new(), Vec::new(), None));
         assert!(text.contains("| envoy | none | 30.0 | 40000 | 200 | 900 | 20.0 | 30.0 |\n"), "{text}");
         assert!(text.contains("| wasmgate go | envoy none | 0.50 |\n"), "{text}");
         assert!(text.contains("| envoy | go | failed: a\\|b |"), "{text}");

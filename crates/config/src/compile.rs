@@ -239,6 +239,7 @@ impl<'a> Compiler<'a> {
             let Spec::TcpRoute(route) = &resource.spec else { continue };
             self.attach_tcp(resource, route, &mut tcp);
         }
+        self.report_unrouted(&tcp, &gateways);
         let mut tcp: BTreeMap<SocketAddr, Arc<TcpTarget>> =
             tcp.into_iter().map(|(address, target)| (address, Arc::new(target))).collect();
         let mut not_enforced: BTreeSet<usize> = BTreeSet::new();
@@ -371,6 +372,21 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// TCP listeners to which no route leads.
+    fn report_unrouted(
+        &mut self,
+        targets: &BTreeMap<SocketAddr, TcpTarget>,
+        gateways: &BTreeMap<SocketAddr, Vec<&ResourceId>>,
+    ) {
+        for (address, _) in targets.iter().filter(|(_, target)| target.route_name.is_empty()) {
+            let gateway = gateways.get(address).and_then(|g| g.first()).and_then(|g| self.resources.get(*g));
+            if let Some(resource) = gateway {
+                let text = format!("no TCPRoute leads to {address}: its connections are closed");
+                self.report(resource, Severity::Warning, resource.position, "spec.listeners", text);
+            }
+        }
+    }
+
     /// Makes a route the target of every TCP listener that accepts it. Of two routes the first by namespace and name counts.
     fn attach_tcp(
         &mut self,
@@ -380,6 +396,11 @@ impl<'a> Compiler<'a> {
     ) {
         let what = ("connections are closed", "connections is closed");
         let backends = self.backend_refs(resource, &route.backends, (route.at, &route.path), what);
+        let own: Arc<str> = format!("{}/{}", resource.id.namespace, resource.id.name).into();
+        if route.parents.is_empty() {
+            let text = "names no Gateway, so the route serves nothing".to_owned();
+            self.report(resource, Severity::Warning, resource.position, "spec.parentRefs", text);
+        }
         for parent in &route.parents {
             let namespace = parent.namespace.as_deref().unwrap_or(&resource.id.namespace);
             let found = self.find(Kind::Gateway, namespace, &parent.name);
@@ -398,12 +419,15 @@ impl<'a> Compiler<'a> {
             for address in gateway.listeners.iter().filter(fits).flat_map(|l| addresses(gateway, l.port)) {
                 served = true;
                 let Some(target) = targets.get_mut(&address) else { continue };
+                if target.route_name == own {
+                    continue;
+                }
                 if !target.route_name.is_empty() {
                     let text = format!("{} serves {address} already", target.route_name);
                     self.report(resource, Severity::Warning, parent.at, &parent.path, text);
                     continue;
                 }
-                target.route_name = format!("{}/{}", resource.id.namespace, resource.id.name).into();
+                target.route_name = Arc::clone(&own);
                 target.backends.clone_from(&backends);
             }
             if !served {

@@ -95,6 +95,11 @@ pub trait StreamContext: Send + 'static {
         FilterStateOutcome::UnknownKey
     }
 
+    /// Whether there is a request that a local reply could answer; a TCP connection has none.
+    fn takes_replies(&self) -> bool {
+        true
+    }
+
     /// Sends the request to this endpoint (`address:port`) and to no other (Higress). False when it is too late or the
     /// address makes no sense.
     fn set_upstream_override(&mut self, _address: &[u8]) -> bool {

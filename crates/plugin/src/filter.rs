@@ -78,15 +78,17 @@ pub(crate) fn on_failure(version: &PluginVersion, failure: &host::Failure, id: h
         if failure.context == Some(id) { response_code_details(&failure.reason) } else { VM_FAILED };
     match version.definition.fail_strategy {
         FailStrategy::Open => smallvec![Then::Bypass],
-        FailStrategy::Close | FailStrategy::Reload => smallvec![refusal(details)],
+        FailStrategy::Close | FailStrategy::Reload => refusal(details),
     }
 }
 
 /// Response code details of a stream that needed a VM which had failed in another one.
 const VM_FAILED: &str = "wasm_vm_failed";
 
-fn refusal(details: &'static str) -> Then {
-    Then::LocalReply(Box::new(LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "", details, "")))
+/// A stream is answered, a connection closed: each chain takes what is for its kind.
+fn refusal(details: &'static str) -> Then1 {
+    let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "", details, "");
+    smallvec![Then::LocalReply(Box::new(reply)), Then::CloseConnection]
 }
 
 impl PluginFilter {
@@ -172,9 +174,7 @@ impl PluginFilter {
     fn strategy<B: Continues>(&self, details: &'static str, stopped: B) -> Verdict<B> {
         match self.plugin.version.definition.fail_strategy {
             FailStrategy::Open => Verdict { action: B::CONTINUE, then: smallvec![Then::Bypass] },
-            FailStrategy::Close | FailStrategy::Reload => {
-                Verdict { action: stopped, then: smallvec![refusal(details)] }
-            }
+            FailStrategy::Close | FailStrategy::Reload => Verdict { action: stopped, then: refusal(details) },
         }
     }
 }

@@ -108,6 +108,10 @@ impl StreamContext for WasmStream {
         self.0.route_stale = !self.0.route_pinned;
     }
 
+    fn takes_replies(&self) -> bool {
+        !self.0.is_tcp
+    }
+
     fn set_upstream_override(&mut self, address: &[u8]) -> bool {
         let address = std::str::from_utf8(address).ok().and_then(|a| a.parse().ok());
         if address.is_none() || self.0.request_sent {

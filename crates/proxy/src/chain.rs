@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 use wasmgate_plugin::{FailStrategy, PluginFilter, StreamPort, WorkerPlugin};
 use wasmgate_stream::{
     DataAction, Direction, Filter, HeadersAction, Interest, LocalReply, NetworkAction, NetworkFilter,
@@ -133,10 +133,10 @@ impl NetworkFilter for ChainFilter {
         }
     }
 
-    fn upstream_closed(&mut self, data: Data) -> Data {
+    fn upstream_closed(&mut self, data: Data) -> (Data, SmallVec<[Then; 1]>) {
         match self {
             Self::Plugin(filter) => filter.upstream_closed(data),
-            Self::Deny(_) => data,
+            Self::Deny(_) => (data, SmallVec::new()),
         }
     }
 

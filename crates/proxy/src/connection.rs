@@ -46,7 +46,9 @@ impl Downstream {
     /// what it is at with the last generation that had it.
     pub(crate) fn generation(&self) -> (Rc<WorkerGeneration>, Option<usize>) {
         let current = self.worker.generation();
-        if let Some(listener) = current.listener(self.local) {
+        // One that speaks TCP now is another listener.
+        let listener = current.listener(self.local).filter(|l| current.tcp(*l).is_none());
+        if let Some(listener) = listener {
             let mut last = self.last.borrow_mut();
             if !Rc::ptr_eq(&last, &current) {
                 *last = Rc::clone(&current);
@@ -84,7 +86,7 @@ pub(crate) async fn serve(
     if let Some(listener) = generation.listener(local)
         && let Some(target) = generation.tcp(listener)
     {
-        return tcp::serve(&worker, &generation, (listener, target), stream, (remote, local)).await;
+        return tcp::serve(&worker, &generation, (listener, target), stream, (remote, local), drain).await;
     }
     drop(generation);
     // A client that sends nothing gets as long as one that sends half a head.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf as _, Bytes};
 use http::Version;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::Sleep;
 use wasmgate_config::{Cluster, TcpTarget};
 use wasmgate_plugin::StreamPort;
@@ -45,6 +46,8 @@ struct Side {
     read_over: bool,
     /// It has been told that nothing follows.
     write_over: bool,
+    /// It takes no more.
+    is_broken: bool,
     /// Taken from the filters and not sent yet.
     unsent: Bytes,
 }
@@ -65,6 +68,9 @@ struct Proxied<'w> {
     started: Instant,
     start: SystemTime,
     addresses: (SocketAddr, SocketAddr),
+    /// Its socket has failed.
+    is_client_gone: bool,
+    is_finished: bool,
 }
 
 /// Serves a connection until both sides are closed.
@@ -74,6 +80,7 @@ pub(crate) async fn serve(
     (listener, target): (usize, &Arc<TcpTarget>),
     client: TcpStream,
     (remote, local): (SocketAddr, SocketAddr),
+    mut drain: watch::Receiver<bool>,
 ) {
     generation.plugins_ready(Some(listener)).await;
     let (started, start) = (Instant::now(), SystemTime::now());
@@ -116,8 +123,22 @@ pub(crate) async fn serve(
         started,
         start,
         addresses: (remote, local),
+        is_client_gone: false,
+        is_finished: false,
     };
-    poll_fn(|cx| proxied.poll(cx)).await;
+    // Nothing tells where a connection could be cut: it may go on for as long as a drain takes.
+    let drain_time_max = worker.settings.drain_time_max;
+    let drained = async {
+        // An error: the listener is gone without a word, as at the end of the process.
+        let _ = drain.wait_for(|drain| *drain).await;
+        tokio::time::sleep(drain_time_max).await;
+    };
+    tokio::select! {
+        () = poll_fn(|cx| proxied.poll(cx)) => {}
+        () = drained => {}
+    }
+    proxied.finish();
+    proxied.discard_last_bytes().await;
 }
 
 impl Proxied<'_> {
@@ -134,7 +155,12 @@ impl Proxied<'_> {
             match self.step(cx) {
                 Ok(true) => moved = true,
                 Ok(false) => break,
-                Err(_) => return Poll::Ready(()),
+                Err(e) => {
+                    tracing::debug!(target: "http", "client of a TCP connection: {e}");
+                    self.is_client_gone = true;
+                    self.flags = if self.flags.is_empty() { "DC" } else { self.flags };
+                    return Poll::Ready(());
+                }
             }
         }
         if self.is_over() {
@@ -145,7 +171,8 @@ impl Proxied<'_> {
                 idle.as_mut().reset(tokio::time::Instant::now() + self.idle_max);
             }
             if idle.as_mut().poll(cx).is_ready() {
-                self.flags = "SI";
+                self.flags = if self.flags.is_empty() { "SI" } else { self.flags };
+                self.connection.close();
                 return Poll::Ready(());
             }
         }
@@ -155,19 +182,19 @@ impl Proxied<'_> {
         Poll::Pending
     }
 
-    /// Whether there is nothing left to send to anybody.
+    /// Whether both sides have been told that nothing follows.
     fn is_over(&self) -> bool {
-        let sent = self.client_side.unsent.is_empty() && self.connection.is_output_over(Direction::Response);
-        let closing = self.connection.is_closing() || matches!(self.upstream, Upstream::Failed);
-        let both =
-            self.client_side.write_over && (self.upstream_side.write_over || self.client_side.read_over);
-        (closing && sent) || both
+        let is_told = match self.upstream {
+            Upstream::Waiting | Upstream::Failed => true,
+            Upstream::Connecting(_) | Upstream::Connected(_) => self.upstream_side.write_over,
+        };
+        self.client_side.write_over && is_told
     }
 
     /// One round of everything that can be done; whether anything was.
     ///
     /// # Errors
-    /// A socket's: the connection is over.
+    /// The client's socket's: the connection is over.
     fn step(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut moved = self.connect(cx);
         if !self.client_side.read_over && self.connection.wants(Direction::Request) {
@@ -186,8 +213,7 @@ impl Proxied<'_> {
             Upstream::Waiting if self.connection.is_ready() && !self.connection.is_closing() => {
                 let address = self.cluster.as_ref().and_then(|c| self.generation.endpoint(c));
                 let Some(address) = address else {
-                    self.flags = if self.cluster.is_some() { "UH" } else { "NR" };
-                    self.upstream = Upstream::Failed;
+                    self.fail(if self.cluster.is_some() { "UH" } else { "NR" });
                     return true;
                 };
                 let limit = self.worker.settings.connect_time_max;
@@ -214,14 +240,20 @@ impl Proxied<'_> {
                 }
                 Poll::Ready(Err(e)) => {
                     tracing::debug!(target: "http", "connect: {e}");
-                    self.flags = "UF";
-                    self.upstream = Upstream::Failed;
+                    self.fail("UF");
                     true
                 }
                 Poll::Pending => false,
             },
             Upstream::Waiting | Upstream::Connected(_) | Upstream::Failed => false,
         }
+    }
+
+    /// There is no server: the client gets what it was to get, and the end.
+    fn fail(&mut self, flags: &'static str) {
+        self.flags = flags;
+        self.upstream = Upstream::Failed;
+        self.connection.close();
     }
 
     fn read(&mut self, cx: &mut Context<'_>, direction: Direction) -> io::Result<bool> {
@@ -234,6 +266,8 @@ impl Proxied<'_> {
         let mut buffer = ReadBuf::new(&mut bytes);
         match Pin::new(socket).poll_read(cx, &mut buffer) {
             Poll::Pending => return Ok(false),
+            // What it has sent before still goes to the client.
+            Poll::Ready(Err(_)) if direction == Direction::Response => self.flags = "UC",
             Poll::Ready(result) => result?,
         }
         let read = Bytes::copy_from_slice(buffer.filled());
@@ -260,6 +294,9 @@ impl Proxied<'_> {
             (Direction::Request, Upstream::Connected(stream)) => (stream, &mut self.upstream_side),
             (Direction::Request, _) => return Ok(false),
         };
+        if side.is_broken {
+            return Ok(self.connection.take_output(direction).is_some());
+        }
         if side.unsent.is_empty() {
             side.unsent = self.connection.take_output(direction).unwrap_or_default();
         }
@@ -267,6 +304,12 @@ impl Proxied<'_> {
             return match Pin::new(socket).poll_write(cx, &side.unsent) {
                 Poll::Ready(Ok(sent)) => {
                     side.unsent.advance(sent);
+                    Ok(true)
+                }
+                // A server that takes no more may still have something to say.
+                Poll::Ready(Err(_)) if direction == Direction::Request => {
+                    self.flags = "UC";
+                    (side.is_broken, side.write_over, side.unsent) = (true, true, Bytes::new());
                     Ok(true)
                 }
                 Poll::Ready(Err(e)) => Err(e),
@@ -277,18 +320,20 @@ impl Proxied<'_> {
             return match Pin::new(socket).poll_shutdown(cx) {
                 Poll::Ready(result) => {
                     side.write_over = true;
-                    result.map(|()| true)
+                    // A server that is gone has been noticed, or will be, by reading.
+                    if direction == Direction::Request { Ok(true) } else { result.map(|()| true) }
                 }
                 Poll::Pending => Ok(false),
             };
         }
         Ok(false)
     }
-}
 
-/// Whatever ends the connection, also a drain that takes too long: plug-ins and the log are told.
-impl Drop for Proxied<'_> {
-    fn drop(&mut self) {
+    /// Plug-ins and the log are told of the end, once.
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.is_finished, true) {
+            return;
+        }
         if let Some(port) = &self.port {
             port.unpark(&mut self.connection);
         }
@@ -297,7 +342,8 @@ impl Drop for Proxied<'_> {
             data.info.duration = Some(duration);
             data.info.response_flags = self.flags;
         }
-        self.connection.end(self.client_side.read_over);
+        let by_client = self.is_client_gone || (self.client_side.read_over && !self.connection.is_closing());
+        self.connection.end(by_client);
         let (remote, local) = self.addresses;
         self.worker.log(&Entry {
             data: self.connection.data_mut().map(|data| &*data),
@@ -309,5 +355,31 @@ impl Drop for Proxied<'_> {
             flags: self.flags,
             bytes_sent: 0,
         });
+    }
+
+    /// As in HTTP: a socket that is closed with bytes unread is reset, and the reset can overtake what was sent.
+    async fn discard_last_bytes(&mut self) {
+        if self.is_client_gone || self.client_side.read_over {
+            return;
+        }
+        let client = &mut self.client;
+        let is_told = self.client_side.write_over;
+        let rest = async {
+            if !is_told {
+                client.shutdown().await?;
+            }
+            let mut bytes = [0; 4096];
+            while client.read(&mut bytes).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // Over it, or with an error, the client gets what the system makes of it.
+        let _ = tokio::time::timeout(self.worker.settings.delayed_close_max, rest).await;
+    }
+}
+
+/// Also when the connection's task is aborted, after a drain that takes too long.
+impl Drop for Proxied<'_> {
+    fn drop(&mut self) {
+        self.finish();
     }
 }

@@ -30,8 +30,8 @@ pub trait NetworkFilter {
         end: bool,
     ) -> (Box<StreamData>, Verdict<NetworkAction>);
 
-    /// The server's side is closed.
-    fn upstream_closed(&mut self, data: Box<StreamData>) -> Box<StreamData>;
+    /// The server's side is closed; and what is to be done about it.
+    fn upstream_closed(&mut self, data: Box<StreamData>) -> (Box<StreamData>, SmallVec<[Then; 1]>);
 
     /// The client's side is closed, by the client or by the proxy.
     fn downstream_closed(&mut self, data: Box<StreamData>, by_client: bool) -> Box<StreamData>;
@@ -43,7 +43,7 @@ pub trait NetworkFilter {
 /// What one filter holds in one direction.
 #[derive(Debug, Default)]
 struct Lane {
-    held: Bytes,
+    held: BytesMut,
     /// The side's end waits here as well.
     end: bool,
 }
@@ -139,6 +139,13 @@ impl<F: NetworkFilter> Connection<F> {
         self.state == State::Open && waiting + self.output(direction).bytes.len() < self.bytes_max
     }
 
+    /// Takes no more: what has passed the filters is still sent, then both sides are closed.
+    pub fn close(&mut self) {
+        if self.state == State::Open {
+            self.state = State::Closing;
+        }
+    }
+
     /// Takes bytes of a peer; with `end` it sends no more.
     pub fn feed(&mut self, direction: Direction, bytes: Bytes, end: bool) {
         if self.state == State::Open {
@@ -217,18 +224,20 @@ impl<F: NetworkFilter> Connection<F> {
                 continue;
             }
             let lane = slot.lane(direction);
-            lane.held = joined(std::mem::take(&mut lane.held), bytes);
+            lane.held.extend_from_slice(&bytes);
             lane.end |= end;
             if !is_known || (lane.held.is_empty() && !lane.end) {
                 return;
             }
-            let (view, is_end) = (std::mem::take(&mut lane.held), lane.end);
+            let (view, is_end) = (std::mem::take(&mut lane.held).freeze(), lane.end);
             let Some(mut data) = self.data.take() else { return };
             data.show_body(direction, view, false);
-            let (mut data, verdict) = slot.filter.bytes(direction, data, is_end);
-            slot.lane(direction).held = data.hide_body(direction).unwrap_or_default();
+            let (mut data, mut verdict) = slot.filter.bytes(direction, data, is_end);
+            slot.lane(direction).held = writable(data.hide_body(direction).unwrap_or_default());
             if is_end && direction == Direction::Response {
-                data = slot.filter.upstream_closed(data);
+                let (same, then) = slot.filter.upstream_closed(data);
+                data = same;
+                verdict.then.extend(then);
             }
             self.data = Some(data);
             if verdict.action == NetworkAction::Hold {
@@ -237,7 +246,7 @@ impl<F: NetworkFilter> Connection<F> {
             }
             let Some(slot) = self.slots.get_mut(index) else { return };
             let lane = slot.lane(direction);
-            (bytes, end) = (std::mem::take(&mut lane.held), std::mem::take(&mut lane.end));
+            (bytes, end) = (std::mem::take(&mut lane.held).freeze(), std::mem::take(&mut lane.end));
             if direction == Direction::Request {
                 self.let_through(index);
             }
@@ -270,7 +279,7 @@ impl<F: NetworkFilter> Connection<F> {
         };
         let Some(slot) = self.slots.get_mut(index) else { return };
         let lane = slot.lane(direction);
-        let (bytes, end) = (std::mem::take(&mut lane.held), std::mem::take(&mut lane.end));
+        let (bytes, end) = (std::mem::take(&mut lane.held).freeze(), std::mem::take(&mut lane.end));
         if !bytes.is_empty() || end {
             self.pass(direction, step + 1, bytes, end);
         }
@@ -311,7 +320,7 @@ impl<F: NetworkFilter> Parking for Connection<F> {
             for direction in [Direction::Request, Direction::Response] {
                 let lane = slot.lane(direction);
                 if !lane.held.is_empty() {
-                    parked.add_body(index, direction, std::mem::take(&mut lane.held));
+                    parked.add_body(index, direction, std::mem::take(&mut lane.held).freeze());
                 }
             }
         }
@@ -323,7 +332,7 @@ impl<F: NetworkFilter> Parking for Connection<F> {
         self.data = data;
         for body in bodies {
             if let Some(slot) = self.slots.get_mut(body.filter) {
-                slot.lane(body.direction).held = body.bytes;
+                slot.lane(body.direction).held = writable(body.bytes);
             }
         }
     }
@@ -338,15 +347,7 @@ impl<F: NetworkFilter> Parking for Connection<F> {
     }
 }
 
-fn joined(first: Bytes, second: Bytes) -> Bytes {
-    if first.is_empty() {
-        return second;
-    }
-    if second.is_empty() {
-        return first;
-    }
-    let mut out = BytesMut::with_capacity(first.len() + second.len());
-    out.extend_from_slice(&first);
-    out.extend_from_slice(&second);
-    out.freeze()
+/// The same bytes to add to, without a copy when nobody else has them.
+fn writable(bytes: Bytes) -> BytesMut {
+    bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
 }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::Version;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 use wasmgate_stream::{
     Connection, Direction, NetworkAction, NetworkFilter, Parking, StreamData, StreamInfo, Then, Verdict,
 };
@@ -47,6 +47,7 @@ struct Random {
     opened: Rc<Cell<u32>>,
     ended: Rc<Cell<u32>>,
     is_open: bool,
+    upstream_closed: u32,
 }
 
 impl Random {
@@ -83,8 +84,9 @@ impl NetworkFilter for Random {
         (data, self.verdict(direction))
     }
 
-    fn upstream_closed(&mut self, data: Box<StreamData>) -> Box<StreamData> {
-        data
+    fn upstream_closed(&mut self, data: Box<StreamData>) -> (Box<StreamData>, SmallVec<[Then; 1]>) {
+        self.upstream_closed += 1;
+        (data, SmallVec::new())
     }
 
     fn downstream_closed(&mut self, data: Box<StreamData>, _: bool) -> Box<StreamData> {
@@ -92,6 +94,7 @@ impl NetworkFilter for Random {
     }
 
     fn end_connection(&mut self, data: Box<StreamData>) -> Box<StreamData> {
+        assert_eq!(self.upstream_closed, 1, "once");
         self.ended.set(self.ended.get() + 1);
         data
     }
@@ -108,6 +111,7 @@ fn play(seed: u64) {
         opened: Rc::clone(&opened),
         ended: Rc::clone(&ended),
         is_open: false,
+        upstream_closed: 0,
     };
     let filters: Vec<Random> = (0..count).map(|_| filter()).collect();
     let mut connection = Connection::new(filters, data(), 1000);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first thing that is wrong")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,11 @@ fn echo() -> SocketAddr {
     address
 }
 
+/// A port on which nobody listens.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 struct Scene {
     gateway: RunningGateway,
     address: SocketAddr,
@@ -39,6 +44,10 @@ struct Scene {
 impl Scene {
     /// A gateway with a TCP listener before an echo server; `spec` is the plug-in's, `None` for no plug-in.
     fn new(spec: Option<&str>, auth: Option<&Upstream>) -> Self {
+        Self::before(echo(), spec, auth)
+    }
+
+    fn before(endpoint: SocketAddr, spec: Option<&str>, auth: Option<&Upstream>) -> Self {
         let lease = PortLease::new().unwrap();
         let port = lease.port();
         let listener = format!(
@@ -63,7 +72,7 @@ spec:
         );
         let mut builder = GatewayBuilder::new(PROGRAM)
             .workers(1)
-            .backend(echo())
+            .backend(endpoint)
             .manifest("tcp.yaml", listener)
             .manifest("auth.yaml", manifests::auth_service(auth.map(Upstream::address)));
         if let Some(spec) = spec {
@@ -101,7 +110,11 @@ spec:
 }
 
 fn is_closed(stream: &mut TcpStream) -> bool {
-    matches!(stream.read(&mut [0; 16]), Ok(0) | Err(_))
+    match stream.read(&mut [0; 16]) {
+        Ok(read) => read == 0,
+        // Not a time-out: that would be a connection that hangs.
+        Err(e) => matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+    }
 }
 
 #[test]
@@ -189,4 +202,62 @@ fn a_plug_in_for_connections_says_that_it_does_not_guard_http() {
         .run()
         .unwrap();
     gateway.wait_for_log("NETWORK plug-ins run on TCP listeners only").unwrap();
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_closes_the_connection() {
+    let scene = Scene::before(nobody(), Some(""), None);
+    let mut client = scene.connect();
+    client.write_all(b"hello\n").unwrap();
+    assert!(is_closed(&mut client));
+    let line = wait_until(Instant::now() + PATIENCE, || scene.gateway.access_log().pop()).unwrap();
+    assert!(line.contains("\"response_flags\":\"UF\""), "{line}");
+    scene.gateway.wait_for_log("tcp downstream closed, peer 1").unwrap();
+}
+
+#[test]
+fn an_answer_that_is_on_its_way_outlives_its_server() {
+    // It answers at once, and goes with the client's bytes unread: a reset.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Small enough to be in the system's buffers as a whole: what is not is the server's own loss.
+    let answer = vec![b'x'; 20_000];
+    let sent = answer.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1]);
+            let _ = stream.write_all(&sent);
+        }
+    });
+    let scene = Scene::before(address, None, None);
+    let mut client = scene.connect();
+    client.write_all(b"more than it reads").unwrap();
+    let mut got = Vec::new();
+    let _ = client.read_to_end(&mut got);
+    assert!(got == answer, "{} of {} bytes", got.len(), answer.len());
+}
+
+#[test]
+fn a_server_that_says_all_it_has_to_say_still_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (report, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"ready").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        report.send(all.len()).unwrap();
+    });
+    let scene = Scene::before(address, None, None);
+    let mut client = scene.connect();
+    let mut greeting = String::new();
+    client.read_to_string(&mut greeting).unwrap();
+    assert_eq!(greeting, "ready");
+    let upload = vec![b'u'; 3 << 20];
+    client.write_all(&upload).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), upload.len());
 }

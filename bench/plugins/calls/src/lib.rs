@@ -1,17 +1,20 @@
 //! What `make bench` times between host and guest: each callback makes so many hostcalls as its first number says.
 //!
 //! An empty callback is `proxy_on_request_trailers`; `proxy_on_request_headers` reads one header again and again, each
-//! time into memory of this module's own allocator; `proxy_on_response_headers` reads, sets and removes that many.
+//! time into memory of this module's own allocator; `proxy_on_response_headers` reads, sets and removes that
+//! many; `proxy_on_response_body` reads each piece of a body.
 
 use std::ptr::null_mut;
 
 const REQUEST_HEADERS: u32 = 0;
 const RESPONSE_HEADERS: u32 = 2;
+const RESPONSE_BODY: u32 = 1;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_get_header_map_value(map: u32, name: *const u8, len: usize, out: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_replace_header_map_value(map: u32, name: *const u8, len: usize, value: *const u8, size: usize) -> u32;
+    fn proxy_get_buffer_bytes(kind: u32, start: usize, max: usize, out: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, len: usize) -> u32;
 }
 
@@ -46,6 +49,18 @@ extern "C" fn proxy_on_request_trailers(_: u32, _: u32) -> u32 {
 extern "C" fn proxy_on_request_headers(_: u32, count: u32, _: u32) -> u32 {
     let read: usize = (0..count).map(|_| read(REQUEST_HEADERS, b"user-agent")).sum();
     u32::from(read == 0)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_body(_: u32, size: usize, _: u32) -> u32 {
+    let (mut pointer, mut len) = (null_mut(), 0);
+    // SAFETY: as above, and as for headers.
+    unsafe {
+        if proxy_get_buffer_bytes(RESPONSE_BODY, 0, size, &mut pointer, &mut len) == 0 && !pointer.is_null() {
+            drop(Vec::from_raw_parts(pointer, len, len));
+        }
+    }
+    0
 }
 
 #[unsafe(no_mangle)]

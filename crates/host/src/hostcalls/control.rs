@@ -128,7 +128,7 @@ pub(crate) fn send_local_response<S: StreamContext>(
     let (Some(details), Some(body), Some(headers)) = parts else {
         return status(Status::InvalidMemoryAccess);
     };
-    if state.target().is_none() {
+    if !state.target().is_some_and(StreamContext::takes_replies) {
         return status(Status::Ok);
     }
     let headers = match reply_headers(state, headers) {

@@ -149,11 +149,11 @@ pub(crate) fn dequeue<S: StreamContext>(
         None => status(Status::NotFound),
         Some(None) => status(Status::Empty),
         Some(Some(item)) => {
-            let given = give(&mut caller, &item, ptr_out, len_out)?;
-            if given != Status::Ok {
+            let given = give(&mut caller, &item, ptr_out, len_out);
+            if !matches!(given, Ok(Status::Ok)) {
                 caller.data_mut().shared.put_back(QueueToken(token), item);
             }
-            status(given)
+            status(given?)
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A plug-in as a step of a TCP connection's chain.
 
+use smallvec::SmallVec;
 use wasmgate_host as host;
-use wasmgate_stream::{Direction, NetworkAction, NetworkFilter, StreamData, Verdict};
+use wasmgate_stream::{Direction, NetworkAction, NetworkFilter, StreamData, Then, Verdict};
 
 use super::{Continues, FromHost, PluginFilter, unwrap};
 use crate::view::WasmStream;
@@ -16,6 +17,13 @@ impl From<host::NetworkAction> for FromHost<NetworkAction> {
             host::NetworkAction::Continue => NetworkAction::Continue,
             host::NetworkAction::StopIteration => NetworkAction::Hold,
         })
+    }
+}
+
+/// A callback without an answer holds nothing.
+impl From<()> for FromHost<NetworkAction> {
+    fn from((): ()) -> Self {
+        Self(NetworkAction::Continue)
     }
 }
 
@@ -42,9 +50,12 @@ impl NetworkFilter for PluginFilter {
         }))
     }
 
-    fn upstream_closed(&mut self, data: Box<StreamData>) -> Box<StreamData> {
+    fn upstream_closed(&mut self, data: Box<StreamData>) -> (Box<StreamData>, SmallVec<[Then; 1]>) {
         // Envoy does not tell who closed it, either.
-        self.tell(data, |vm, id, stream| vm.on_upstream_close(id, stream, host::PeerType::Unknown))
+        let (data, verdict) = self.call(data, FromHost(NetworkAction::Hold), |vm, id, stream| {
+            vm.on_upstream_close(id, stream, host::PeerType::Unknown)
+        });
+        (data, verdict.then)
     }
 
     fn downstream_closed(&mut self, data: Box<StreamData>, by_client: bool) -> Box<StreamData> {
