@@ -70,13 +70,17 @@ pub(crate) struct Fields<'n> {
     at: Position,
     path: String,
     seen: Vec<&'n str>,
+    /// Every field that somebody would have liked to see, for who has misspelt one.
+    asked: Vec<String>,
 }
 
 impl<'n> Fields<'n> {
     /// The fields of a node that must be an object.
     pub(crate) fn new(node: &'n Node, path: String, sink: &mut Sink<'_>) -> Option<Self> {
         match &node.value {
-            Value::Map(entries) => Some(Self { entries, at: node.at, path, seen: Vec::new() }),
+            Value::Map(entries) => {
+                Some(Self { entries, at: node.at, path, seen: Vec::new(), asked: Vec::new() })
+            }
             other => {
                 let text = format!("must be of type object, but is {}", other.kind());
                 sink.error(node.at, &path, &text);
@@ -99,6 +103,7 @@ impl<'n> Fields<'n> {
 
     /// A field as it is; null counts as absent, as it does for the API server's structural schemas.
     pub(crate) fn node(&mut self, key: &str) -> Option<&'n Node> {
+        self.asked.push(key.to_owned());
         let entry = self.entries.iter().find(|e| e.key == key)?;
         self.seen.push(&entry.key);
         (entry.node.value != Value::Null).then_some(&entry.node)
@@ -259,6 +264,7 @@ impl<'n> Fields<'n> {
 
     /// Takes fields as known that are valid and not used here.
     pub(crate) fn known(&mut self, keys: &[&str]) {
+        self.asked.extend(keys.iter().map(|key| (*key).to_owned()));
         for entry in self.entries.iter().filter(|e| keys.contains(&e.key.as_str())) {
             self.seen.push(&entry.key);
         }
@@ -267,7 +273,23 @@ impl<'n> Fields<'n> {
     /// Reports fields that nobody asked for: the API server drops them silently, which hides typing errors.
     pub(crate) fn finish(self, sink: &mut Sink<'_>) {
         for entry in self.entries.iter().filter(|e| !self.seen.contains(&e.key.as_str())) {
-            sink.warn(entry.key_at, &self.path_of(&entry.key), "unknown field, it is ignored");
+            let mut text = "unknown field, it is ignored".to_owned();
+            if let Some(meant) = self.alike(&entry.key) {
+                text.push_str(&format!("; did you mean {meant}?"));
+            }
+            sink.warn(entry.key_at, &self.path_of(&entry.key), &text);
         }
+    }
+
+    /// The field that was probably meant: one that is not there and spelt nearly the same.
+    fn alike(&self, key: &str) -> Option<&str> {
+        const SIMILARITY_MIN: f64 = 0.75;
+        let likeness = |asked: &&String| {
+            let lower = (asked.to_ascii_lowercase(), key.to_ascii_lowercase());
+            strsim::normalized_damerau_levenshtein(&lower.0, &lower.1)
+        };
+        let candidates = self.asked.iter().filter(|asked| !self.has(asked));
+        let best = candidates.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+        (likeness(&best) >= SIMILARITY_MIN).then_some(best.as_str())
     }
 }

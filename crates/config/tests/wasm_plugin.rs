@@ -140,7 +140,10 @@ fn what_is_only_odd_is_a_warning() {
         (format!("{url}  selector: {{}}\n"), "workload selector specified without labels"),
         (format!("{url}  match: [{{mode: SERVER}}]\n"), "SERVER never matches on a gateway"),
         (format!("{url}  verificationKey: abc\n"), "signatures are not verified yet"),
-        (format!("{url}  imagePullPolice: Always\n"), "spec.imagePullPolice: unknown field, it is ignored"),
+        (
+            format!("{url}  imagePullPolice: Always\n"),
+            "spec.imagePullPolice: unknown field, it is ignored; did you mean imagePullPolicy?",
+        ),
     ] {
         assert_eq!(messages(&spec, Severity::Error), Vec::<String>::new(), "{spec}");
         let found = messages(&spec, Severity::Warning);

@@ -67,7 +67,8 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<ExitCode, Comman
         counted(errors, "error"),
         counted(warnings, "warning"),
     ));
-    Ok(if errors > 0 { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
+    let findings = if arguments.strict { errors + warnings } else { errors };
+    Ok(if findings > 0 { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS })
 }
 
 fn counted(n: usize, noun: &str) -> String {

@@ -34,7 +34,7 @@ enum Command {
     Run(RunArguments),
     /// Tell everything that `run` would refuse or warn about, without opening a listener.
     ///
-    /// Exit status: 0 when nothing is wrong (warnings are fine), 1 when something is, 2 when the manifests cannot be
+    /// Exit status: 0 when nothing is wrong (warnings are fine unless --strict is given), 1 when something is, 2 when the manifests cannot be
     /// read at all. Plug-ins are fetched, compiled and started once, unless --offline is given.
     Check(CheckArguments),
     /// See it all at once: a registry, a backend, a plug-in and the gateway in one process.
@@ -169,6 +169,10 @@ pub(crate) struct CheckArguments {
     /// Do not fetch and start plug-ins: only what the manifests themselves tell.
     #[arg(long)]
     pub(crate) offline: bool,
+
+    /// Take warnings for errors: a field that is misspelt, a plug-in that applies to nothing.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Clone, Debug, Args)]

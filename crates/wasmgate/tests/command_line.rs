@@ -191,3 +191,20 @@ fn the_demo_shows_the_story_and_leaves_nothing_behind() {
     let left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().flatten().map(|e| e.path()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn check_takes_warnings_for_errors_when_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("gateway.yaml", &manifests::gateway(8080));
+    write("plugin.yaml", &manifests::plugin("a", "file:///x.wasm", "  failStratgy: FAIL_OPEN\n"));
+    let (status, text) = check(dir.path(), &["--offline"]);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(
+        text.contains("spec.failStratgy: unknown field, it is ignored; did you mean failStrategy?"),
+        "{text}"
+    );
+    assert_eq!(check(dir.path(), &["--offline", "--strict"]).0, Some(1));
+    write("plugin.yaml", &manifests::plugin("a", "file:///x.wasm", "  failStrategy: FAIL_OPEN\n"));
+    assert_eq!(check(dir.path(), &["--offline", "--strict"]).0, Some(0));
+}
