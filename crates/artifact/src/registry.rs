@@ -279,10 +279,9 @@ impl RegistryClient {
         let path = response.url().path().to_owned();
         let body =
             read_limited(response, self.limits.answer_bytes_max, "error answer").await.unwrap_or_default();
-        let mut failure = Failure::new(
-            reason,
-            format!("the registry answered {status} for {path}{}", registry_words(&body)),
-        );
+        let who = if reason == FetchReason::Unauthorized { self.who() } else { String::new() };
+        let text = format!("the registry answered {status} for {path}{}{who}", registry_words(&body));
+        let mut failure = Failure::new(reason, text);
         failure.retry_after = retry_after.map(|d| d.min(self.limits.retry_after_max));
         Err(failure)
     }
@@ -310,6 +309,16 @@ impl RegistryClient {
             return Ok(basic(username, password));
         }
         Err(unusable("the registry answered 401 without a challenge that is understood (Basic or Bearer)"))
+    }
+
+    /// In whose name was asked, for who looks for the reason of a refusal. Never more than the name.
+    fn who(&self) -> String {
+        match &self.credential {
+            RegistryCredential::Anonymous => "; no credential was sent: set imagePullSecret".to_owned(),
+            RegistryCredential::Basic { username, .. } => format!("; asked as user {username:?}"),
+            RegistryCredential::IdentityToken(_) => "; asked with an identity token".to_owned(),
+            RegistryCredential::RegistryToken(_) => "; asked with a registry token".to_owned(),
+        }
     }
 
     async fn token(&self, challenge: &Challenge, pushing: bool) -> Result<String, Failure> {

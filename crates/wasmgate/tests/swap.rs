@@ -229,7 +229,12 @@ fn wrong_credentials_and_missing_secrets_say_so() {
     scene.push("v0.0.2", &module(plugins::header_authorization_rust().into()));
     gateway.write("secret.yaml", &scene.secret("wrong")).unwrap();
     gateway.wait_for_plugin(NAME, "state", "degraded").unwrap();
-    breaks(&gateway, &scene.plugin("v0.0.2", ""), "Unauthorized", "incorrect username or password");
+    breaks(
+        &gateway,
+        &scene.plugin("v0.0.2", ""),
+        "Unauthorized",
+        "incorrect username or password); asked as user \"u\"",
+    );
     gateway.remove("secret.yaml").unwrap();
     let status = gateway.wait_for_plugin(NAME, "reason", "SecretNotFound").unwrap();
     assert!(
