@@ -19,6 +19,7 @@ mod fault;
 mod filter;
 mod id_hasher;
 mod load;
+mod log_budget;
 mod manager;
 mod port;
 mod property;

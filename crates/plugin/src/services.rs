@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use wasmgate_host::{
     LogLevel, LogSource, PluginContext, PropertyValue, Services, UpstreamHost, UpstreamState,
 };
+
+use crate::log_budget::{Admission, LogBudget};
 
 /// The level of the `wasm` logger; changes take effect at once on every worker.
 #[derive(Clone, Debug)]
@@ -43,14 +46,16 @@ pub struct PluginServices {
     /// Endpoints by cluster.
     clusters: Arc<ArcSwap<BTreeMap<Arc<str>, Vec<SocketAddr>>>>,
     node: Arc<Vec<(Vec<u8>, PropertyValue)>>,
+    budget: Arc<LogBudget>,
 }
 
 impl PluginServices {
     /// Services that throw away log lines below the cell's level. `node` is what `xds.node` shows: names of fields and
-    /// their text.
-    pub fn new(level: LogLevelCell, node: &[(&str, &str)]) -> Self {
+    /// their text. A plug-in may log so many bytes a second, and some seconds' worth at once; 0 is no limit.
+    pub fn new(level: LogLevelCell, node: &[(&str, &str)], log_bytes_per_second: u64) -> Self {
         let field = |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), PropertyValue::text(value));
-        Self { level, clusters: Arc::default(), node: Arc::new(node.iter().map(field).collect()) }
+        let node = Arc::new(node.iter().map(field).collect());
+        Self { level, clusters: Arc::default(), node, budget: Arc::new(LogBudget::new(log_bytes_per_second)) }
     }
 
     /// Replaces what is known of clusters: the name of each, and its endpoints.
@@ -66,6 +71,14 @@ impl Services for PluginServices {
             return;
         }
         let plugin = source.plugin;
+        match self.budget.admit(&plugin.name, message.len(), Instant::now()) {
+            Admission::LeftOut => return,
+            Admission::Logged(0) => {}
+            Admission::Logged(count) => {
+                let name = plugin.name.as_str();
+                tracing::warn!(target: "wasm", plugin = name, "plugin {name}: {count} log lines were left out, it logs more than it may");
+            }
+        }
         let parts = [&plugin.name, &plugin.root_id, &plugin.vm_id];
         let mut prefix = String::from("wasm log");
         for part in parts.into_iter().filter(|p| !p.is_empty()) {

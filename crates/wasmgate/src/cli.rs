@@ -86,6 +86,11 @@ pub(crate) struct ConfigArguments {
     /// An environment variable of this process that plug-ins may ask for with valueFrom: HOST. May be repeated.
     #[arg(long, value_name = "NAME")]
     pub(crate) allow_host_env: Vec<String>,
+
+    /// What each plug-in may log, KiB a second, and four seconds' worth at once; further lines are left out and
+    /// counted. 0: no limit.
+    #[arg(long, default_value_t = 1024, value_name = "KIB")]
+    pub(crate) plugin_log_limit: u32,
 }
 
 /// Labels as clap wants a value of one argument.

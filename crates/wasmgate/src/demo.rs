@@ -99,6 +99,7 @@ fn run_arguments(arguments: &DemoArguments, manifests: &Path, cache: &Path) -> R
             cache_dir: Some(cache.to_owned()),
             insecure_registry: Vec::new(),
             allow_host_env: Vec::new(),
+            plugin_log_limit: 1024,
         },
         process: ProcessArguments {
             admin: arguments.admin,

@@ -58,7 +58,8 @@ impl PluginParts {
         let node_id = format!("router~~{}~{}.svc.cluster.local", config.namespace, config.namespace);
         let node =
             [("id", node_id.as_str()), ("cluster", &config.namespace), ("user_agent_name", "wasmgate")];
-        let services = PluginServices::new(levels.wasm_cell(), &node);
+        let services =
+            PluginServices::new(levels.wasm_cell(), &node, u64::from(config.plugin_log_limit) << 10);
         let metrics = MetricRegistry::default();
         let process = Process {
             services: Arc::new(services.clone()),
@@ -209,6 +210,7 @@ fn options(config: &ConfigArguments, process: &ProcessArguments, workers: usize)
         "cache_dir": config.cache_dir,
         "insecure_registry": config.insecure_registry,
         "allow_host_env": config.allow_host_env,
+        "plugin_log_limit": config.plugin_log_limit,
         "admin": process.admin.to_string(),
         "workers": workers,
         "access_log": process.access_log,

@@ -333,3 +333,27 @@ fn what_a_plug_in_adds_to_a_message_has_a_size() {
     assert!(upstream.requests().iter().all(|r| r.len() < 100_000), "the header was refused");
     gateway.wait_for_log("larger than a message may be").unwrap();
 }
+
+#[test]
+fn a_plug_in_that_says_too_much_is_cut_off_and_counted() {
+    let upstream =
+        Upstream::start(Behaviour::Answer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()))
+            .unwrap();
+    let url = format!("file://{}", plugins::edge().display());
+    let gateway = GatewayBuilder::new(PROGRAM)
+        .workers(1)
+        .backend(upstream.address())
+        .manifest("plugin.yaml", plugin(&url, ""))
+        .argument("--plugin-log-limit=1")
+        .run()
+        .unwrap();
+    // About 1 KiB each; 4 KiB may be said at once.
+    let path = format!("/{}", "x".repeat(1000));
+    let say = || assert_eq!(gateway.get(&path, &[("x-edge", "say-end")]).unwrap().status, 200);
+    (0..20).for_each(|_| say());
+    let said = |log: &str| log.matches("edge sees the end of").count();
+    assert!((3..15).contains(&said(&gateway.log())), "{}", said(&gateway.log()));
+    std::thread::sleep(Duration::from_millis(1500));
+    say();
+    gateway.wait_for_log("log lines were left out, it logs more than it may").unwrap();
+}
