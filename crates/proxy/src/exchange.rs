@@ -74,23 +74,13 @@ impl Exchange {
         worker.stats.requests_active.increment();
         let (generation, listener) = downstream.generation();
         let info = StreamInfo {
-            start: std::time::SystemTime::now(),
-            duration: None,
             protocol,
-            connection_id: downstream.id,
-            downstream_remote: downstream.remote,
-            downstream_local: downstream.local,
-            route_name: worker.no_name(),
-            virtual_host_name: worker.no_name(),
-            cluster_name: worker.no_name(),
-            upstream_host: None,
-            upstream_local: None,
-            upstream_attempts: 0,
-            upstream_service_time_ms: None,
-            response_code_details: "".into(),
-            response_flags: "",
-            bytes_received: 0,
-            bytes_sent: 0,
+            ..StreamInfo::new(
+                std::time::SystemTime::now(),
+                downstream.id,
+                (downstream.remote, downstream.local),
+                &worker.no_name(),
+            )
         };
         let data = Box::new(StreamData::new(accepted.head, info));
         let (filters, port) = listener.map(|l| generation.filters(l)).unwrap_or_default();

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf as _, Bytes};
-use http::Version;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -87,23 +86,9 @@ pub(crate) async fn serve(
     let (filters, port) = generation.filters(listener);
     let cluster = target.cluster(fastrand::u64(..)).cloned();
     let info = StreamInfo {
-        start,
-        duration: None,
-        protocol: Version::HTTP_11,
-        connection_id: worker.next_connection_id(),
-        downstream_remote: remote,
-        downstream_local: local,
         route_name: Arc::clone(&target.route_name),
-        virtual_host_name: worker.no_name(),
         cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.name)),
-        upstream_host: None,
-        upstream_local: None,
-        upstream_attempts: 0,
-        upstream_service_time_ms: None,
-        response_code_details: "".into(),
-        response_flags: "",
-        bytes_received: 0,
-        bytes_sent: 0,
+        ..StreamInfo::new(start, worker.next_connection_id(), (remote, local), &worker.no_name())
     };
     let data = Box::new(StreamData::connection(info));
     let idle_max = worker.settings.stream_idle_max;

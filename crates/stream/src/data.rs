@@ -50,6 +50,37 @@ pub struct StreamInfo {
     pub bytes_sent: u64,
 }
 
+impl StreamInfo {
+    /// A stream or a connection of which nothing else is known yet. `name` is the empty one, shared so that a stream does
+    /// not allocate it.
+    pub fn new(
+        start: SystemTime,
+        connection_id: u64,
+        (downstream_remote, downstream_local): (SocketAddr, SocketAddr),
+        name: &Arc<str>,
+    ) -> Self {
+        Self {
+            start,
+            duration: None,
+            protocol: Version::HTTP_11,
+            connection_id,
+            downstream_remote,
+            downstream_local,
+            route_name: Arc::clone(name),
+            virtual_host_name: Arc::clone(name),
+            cluster_name: Arc::clone(name),
+            upstream_host: None,
+            upstream_local: None,
+            upstream_attempts: 0,
+            upstream_service_time_ms: None,
+            response_code_details: "".into(),
+            response_flags: "",
+            bytes_received: 0,
+            bytes_sent: 0,
+        }
+    }
+}
+
 /// Values that filters have set on the stream: a few short entries, so a list is faster than a map.
 #[derive(Clone, Debug, Default)]
 pub struct PropertyStore(SmallVec<[(Vec<u8>, Vec<u8>); 0]>);

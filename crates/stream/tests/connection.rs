@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::Version;
 use smallvec::{SmallVec, smallvec};
 use wasmgate_stream::{
     Connection, Direction, NetworkAction, NetworkFilter, Parking, StreamData, StreamInfo, Then, Verdict,
@@ -17,26 +16,12 @@ const SEEDS: u64 = 512;
 
 fn data() -> Box<StreamData> {
     let nowhere = "127.0.0.1:1".parse().unwrap();
-    let name = || std::sync::Arc::from("");
-    Box::new(StreamData::connection(StreamInfo {
-        start: SystemTime::UNIX_EPOCH,
-        duration: None,
-        protocol: Version::HTTP_11,
-        connection_id: 1,
-        downstream_remote: nowhere,
-        downstream_local: nowhere,
-        route_name: name(),
-        virtual_host_name: name(),
-        cluster_name: name(),
-        upstream_host: None,
-        upstream_local: None,
-        upstream_attempts: 0,
-        upstream_service_time_ms: None,
-        response_code_details: "".into(),
-        response_flags: "",
-        bytes_received: 0,
-        bytes_sent: 0,
-    }))
+    Box::new(StreamData::connection(StreamInfo::new(
+        SystemTime::UNIX_EPOCH,
+        1,
+        (nowhere, nowhere),
+        &"".into(),
+    )))
 }
 
 /// Holds or passes at random, and never at the end.

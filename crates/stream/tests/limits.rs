@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode};
 use wasmgate_stream::{
     DataAction, Direction, Filter, HeadersAction, Interest, RequestHead, Stream, StreamData, StreamInfo,
     StreamLimits, TrailersAction, Verdict,
@@ -62,25 +62,7 @@ impl Filter for Holds {
 /// The largest body that is held.
 fn held(asked: Option<usize>) -> usize {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let info = StreamInfo {
-        start: SystemTime::UNIX_EPOCH,
-        duration: None,
-        protocol: Version::HTTP_11,
-        connection_id: 1,
-        downstream_remote: address,
-        downstream_local: address,
-        route_name: "".into(),
-        virtual_host_name: "".into(),
-        cluster_name: "".into(),
-        upstream_host: None,
-        upstream_local: None,
-        upstream_attempts: 0,
-        upstream_service_time_ms: None,
-        response_code_details: "".into(),
-        response_flags: "",
-        bytes_received: 0,
-        bytes_sent: 0,
-    };
+    let info = StreamInfo::new(SystemTime::UNIX_EPOCH, 1, (address, address), &"".into());
     let limits = StreamLimits { buffer_bytes_max: 100, buffer_bytes_ceiling: 200, ..StreamLimits::default() };
     let is_held = |size: usize| {
         let request = RequestHead::new(Method::POST, "/".parse().unwrap(), None, HeaderMap::new());

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode};
 use smallvec::SmallVec;
 use wasmgate_stream::{
     DataAction, Direction, Filter, HeadersAction, Interest, LocalReply, RequestHead, ResponseHead, Stream,
@@ -163,25 +163,7 @@ fn stream(
     ended: &std::rc::Rc<std::cell::Cell<u32>>,
 ) -> (Stream<Dice>, u32) {
     let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let info = StreamInfo {
-        start: SystemTime::UNIX_EPOCH,
-        duration: None,
-        protocol: Version::HTTP_11,
-        connection_id: 1,
-        downstream_remote: address,
-        downstream_local: address,
-        route_name: "".into(),
-        virtual_host_name: "".into(),
-        cluster_name: "".into(),
-        upstream_host: None,
-        upstream_local: None,
-        upstream_attempts: 0,
-        upstream_service_time_ms: None,
-        response_code_details: "".into(),
-        response_flags: "",
-        bytes_received: 0,
-        bytes_sent: 0,
-    };
+    let info = StreamInfo::new(SystemTime::UNIX_EPOCH, 1, (address, address), &"".into());
     let head = RequestHead::new(Method::POST, "/".parse().unwrap(), None, HeaderMap::new());
     let count = random.u32(0..4);
     let filters = (0..count).map(|_| Dice {
