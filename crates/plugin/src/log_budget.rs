@@ -9,6 +9,9 @@ use parking_lot::Mutex;
 /// Seconds of its rate that a plug-in may use at once.
 const BURST_SECONDS: u64 = 4;
 
+/// What a line costs beside its text: time, level, names.
+const LINE_BYTES: u64 = 128;
+
 /// What becomes of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -57,7 +60,9 @@ impl LogBudget {
             bucket.bytes = bucket.bytes.saturating_add(earned).min(most);
             bucket.filled = now;
         }
-        match bucket.bytes.checked_sub(bytes as u64) {
+        // A line that is longer than the burst waits for a full budget, and not for ever.
+        let cost = (bytes as u64).saturating_add(LINE_BYTES).min(most);
+        match bucket.bytes.checked_sub(cost) {
             Some(rest) => {
                 bucket.bytes = rest;
                 Admission::Logged(std::mem::take(&mut bucket.left_out))
@@ -77,17 +82,18 @@ mod tests {
 
     #[test]
     fn a_storm_is_cut_off_and_counted_and_hurts_nobody_else() {
-        let (budget, start) = (LogBudget::new(100), Instant::now());
-        assert_eq!(budget.admit("a", 300, start), Admission::Logged(0));
-        assert_eq!(budget.admit("a", 101, start), Admission::LeftOut);
-        assert_eq!(budget.admit("a", 101, start), Admission::LeftOut);
-        assert_eq!(budget.admit("b", 101, start), Admission::Logged(0));
-        let later = start + Duration::from_millis(20);
-        assert_eq!(budget.admit("a", 101, later), Admission::Logged(2), "two bytes more are there");
-        assert_eq!(budget.admit("a", 2, later), Admission::LeftOut);
+        let (budget, start) = (LogBudget::new(1000), Instant::now());
+        let text = 1000 - 128;
+        (0..4).for_each(|_| assert_eq!(budget.admit("a", text, start), Admission::Logged(0)));
+        assert_eq!(budget.admit("a", 0, start), Admission::LeftOut, "an empty line costs, too");
+        assert_eq!(budget.admit("a", text, start), Admission::LeftOut);
+        assert_eq!(budget.admit("b", text, start), Admission::Logged(0));
+        let later = start + Duration::from_millis(128);
+        assert_eq!(budget.admit("a", 0, later), Admission::Logged(2));
+        assert_eq!(budget.admit("a", 0, later), Admission::LeftOut);
         let hour = start + Duration::from_secs(3600);
-        assert_eq!(budget.admit("a", 400, hour), Admission::Logged(1));
-        assert_eq!(budget.admit("a", 1, hour), Admission::LeftOut, "no more than the burst is saved up");
+        assert_eq!(budget.admit("a", 1 << 20, hour), Admission::Logged(1), "longer than the burst");
+        assert_eq!(budget.admit("a", 0, hour), Admission::LeftOut, "no more than the burst is saved up");
         assert_eq!(LogBudget::new(0).admit("a", usize::MAX, start), Admission::Logged(0));
     }
 }
