@@ -1,5 +1,7 @@
 //! From resources to what the data path runs: a pure function.
 
+mod tcp;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +17,6 @@ use crate::secret::Secret;
 use crate::service::Service;
 use crate::service_entry::ServiceEntry;
 use crate::snapshot::{Cluster, Credential, Endpoint, Listener, PluginSpec, Snapshot, TcpTarget};
-use crate::tcp_route::TcpRoute;
 use crate::wasm_plugin::{PluginType, WasmPlugin};
 
 /// Which gateway this is: decides which plug-ins apply (spec: wasmplugin-and-routing §1.11).
@@ -261,14 +262,16 @@ impl<'a> Compiler<'a> {
                 matches && is_target
             };
             let target = tcp.remove(&address);
-            let (fitting, others): (Vec<usize>, Vec<usize>) =
-                (0..plugins.len()).filter(|i| plugins.get(*i).is_some_and(applies)).partition(|i| {
-                    let is_network =
-                        plugins.get(*i).is_some_and(|(_, p)| p.plugin_type == PluginType::Network);
-                    is_network == target.is_some()
-                });
-            // An HTTP plug-in has nothing to do on a TCP listener, as in Istio.
-            not_enforced.extend(others.into_iter().filter(|_| target.is_none()));
+            let is_tcp = target.is_some();
+            let mut fitting = Vec::new();
+            for (index, plugin) in plugins.iter().enumerate().filter(|(_, plugin)| applies(plugin)) {
+                match (plugin.1.plugin_type == PluginType::Network, is_tcp) {
+                    (true, true) | (false, false) => fitting.push(index),
+                    (true, false) => drop(not_enforced.insert(index)),
+                    // An HTTP plug-in has nothing to do on a TCP listener, as in Istio.
+                    (false, true) => {}
+                }
+            }
             Listener {
                 name: format!("{}_{port}", address.ip()).into(),
                 address,
@@ -369,71 +372,6 @@ impl<'a> Compiler<'a> {
                 continue;
             };
             self.report(resource, Severity::Warning, parent.at, &parent.path, problem.to_owned());
-        }
-    }
-
-    /// TCP listeners to which no route leads.
-    fn report_unrouted(
-        &mut self,
-        targets: &BTreeMap<SocketAddr, TcpTarget>,
-        gateways: &BTreeMap<SocketAddr, Vec<&ResourceId>>,
-    ) {
-        for (address, _) in targets.iter().filter(|(_, target)| target.route_name.is_empty()) {
-            let gateway = gateways.get(address).and_then(|g| g.first()).and_then(|g| self.resources.get(*g));
-            if let Some(resource) = gateway {
-                let text = format!("no TCPRoute leads to {address}: its connections are closed");
-                self.report(resource, Severity::Warning, resource.position, "spec.listeners", text);
-            }
-        }
-    }
-
-    /// Makes a route the target of every TCP listener that accepts it. Of two routes the first by namespace and name counts.
-    fn attach_tcp(
-        &mut self,
-        resource: &Arc<Resource>,
-        route: &TcpRoute,
-        targets: &mut BTreeMap<SocketAddr, TcpTarget>,
-    ) {
-        let what = ("connections are closed", "connections is closed");
-        let backends = self.backend_refs(resource, &route.backends, (route.at, &route.path), what);
-        let own: Arc<str> = format!("{}/{}", resource.id.namespace, resource.id.name).into();
-        if route.parents.is_empty() {
-            let text = "names no Gateway, so the route serves nothing".to_owned();
-            self.report(resource, Severity::Warning, resource.position, "spec.parentRefs", text);
-        }
-        for parent in &route.parents {
-            let namespace = parent.namespace.as_deref().unwrap_or(&resource.id.namespace);
-            let found = self.find(Kind::Gateway, namespace, &parent.name);
-            let Some((Spec::Gateway(gateway), id)) = found.map(|f| (&f.spec, &f.id)) else {
-                let text = format!("Gateway {namespace}/{} not found", parent.name);
-                self.report(resource, Severity::Warning, parent.at, &parent.path, text);
-                continue;
-            };
-            let fits = |l: &&GatewayListener| {
-                l.protocol == ListenerProtocol::Tcp
-                    && parent.section.as_ref().is_none_or(|s| *s == l.name)
-                    && parent.port.is_none_or(|p| p == l.port)
-                    && (l.namespaces == AllowedNamespaces::All || id.namespace == resource.id.namespace)
-            };
-            let mut served = false;
-            for address in gateway.listeners.iter().filter(fits).flat_map(|l| addresses(gateway, l.port)) {
-                served = true;
-                let Some(target) = targets.get_mut(&address) else { continue };
-                if target.route_name == own {
-                    continue;
-                }
-                if !target.route_name.is_empty() {
-                    let text = format!("{} serves {address} already", target.route_name);
-                    self.report(resource, Severity::Warning, parent.at, &parent.path, text);
-                    continue;
-                }
-                target.route_name = Arc::clone(&own);
-                target.backends.clone_from(&backends);
-            }
-            if !served {
-                let text = "NoMatchingParent: the Gateway has no TCP listener with this sectionName and port that allows routes of this namespace";
-                self.report(resource, Severity::Warning, parent.at, &parent.path, text.to_owned());
-            }
         }
     }
 

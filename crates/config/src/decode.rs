@@ -284,6 +284,11 @@ impl<'n> Fields<'n> {
     /// The field that was probably meant: one that is not there and spelt nearly the same.
     fn alike(&self, key: &str) -> Option<&str> {
         const SIMILARITY_MIN: f64 = 0.75;
+        /// Longer than any field.
+        const KEY_BYTES_MAX: usize = 64;
+        if key.len() > KEY_BYTES_MAX {
+            return None;
+        }
         let likeness = |asked: &&String| {
             let lower = (asked.to_ascii_lowercase(), key.to_ascii_lowercase());
             strsim::normalized_damerau_levenshtein(&lower.0, &lower.1)
