@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -224,7 +225,8 @@ impl Proxied<'_> {
                     true
                 }
                 Poll::Ready(Err(e)) => {
-                    tracing::debug!(target: "http", "connect: {e}");
+                    let cluster = self.cluster.as_ref().map_or("", |cluster| &cluster.name);
+                    tracing::debug!(target: "http", "cannot connect to an endpoint of {cluster}: {e}");
                     self.fail("UF");
                     true
                 }
@@ -247,8 +249,8 @@ impl Proxied<'_> {
             (Direction::Response, Upstream::Connected(stream)) => stream,
             (Direction::Response, _) => return Ok(false),
         };
-        let mut bytes = [0; READ_BYTES];
-        let mut buffer = ReadBuf::new(&mut bytes);
+        let mut bytes = [const { MaybeUninit::<u8>::uninit() }; READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut bytes);
         match Pin::new(socket).poll_read(cx, &mut buffer) {
             Poll::Pending => return Ok(false),
             // What it has sent before still goes to the client.

@@ -156,7 +156,7 @@ impl<F: NetworkFilter> Connection<F> {
     /// What may be sent on.
     pub fn take_output(&mut self, direction: Direction) -> Option<Bytes> {
         let output = self.output_mut(direction);
-        (!output.bytes.is_empty()).then(|| output.bytes.split().freeze())
+        (!output.bytes.is_empty()).then(|| std::mem::take(&mut output.bytes).freeze())
     }
 
     /// Whether nothing more is to be sent on, ever.
@@ -224,7 +224,7 @@ impl<F: NetworkFilter> Connection<F> {
                 continue;
             }
             let lane = slot.lane(direction);
-            lane.held.extend_from_slice(&bytes);
+            append(&mut lane.held, bytes);
             lane.end |= end;
             if !is_known || (lane.held.is_empty() && !lane.end) {
                 return;
@@ -256,7 +256,7 @@ impl<F: NetworkFilter> Connection<F> {
             }
         }
         let output = self.output_mut(direction);
-        output.bytes.extend_from_slice(&bytes);
+        append(&mut output.bytes, bytes);
         output.end |= end;
     }
 
@@ -299,12 +299,9 @@ impl<F: NetworkFilter> Connection<F> {
                     self.resume(index, Direction::Request);
                     self.resume(index, Direction::Response);
                 }
-                // There is nobody to answer: a plug-in that has failed and is not optional costs the connection.
-                Then::CloseConnection | Then::LocalReply(_) | Then::Reset { .. } => {
-                    self.state = State::Closing
-                }
+                Then::CloseConnection => self.close(),
                 // Of HTTP streams.
-                Then::Continue(_) | Then::Inject(_) => {}
+                Then::Continue(_) | Then::Inject(_) | Then::LocalReply(_) | Then::Reset { .. } => {}
             }
         }
     }
@@ -344,6 +341,15 @@ impl<F: NetworkFilter> Parking for Connection<F> {
     /// A filter that cannot look at bytes any more does not let them pass, whether it holds some now or not.
     fn run_if_held(&mut self, filter: usize, then: SmallVec<[Then; 1]>) {
         self.run(filter, then);
+    }
+}
+
+/// Adds bytes; what nobody waits for is not copied.
+fn append(to: &mut BytesMut, bytes: Bytes) {
+    if to.is_empty() {
+        *to = writable(bytes);
+    } else {
+        to.extend_from_slice(&bytes);
     }
 }
 

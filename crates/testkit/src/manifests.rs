@@ -34,6 +34,27 @@ spec:
     .to_owned()
 }
 
+/// A Gateway `tcp` with one TCP listener on loopback, and a route `echo` from it to the same host.
+#[must_use]
+pub fn tcp_gateway(port: u16) -> String {
+    let listener = gateway(port)
+        .replace("name: ingress", "name: tcp")
+        .replace("name: http", "name: tcp")
+        .replace("protocol: HTTP", "protocol: TCP");
+    format!(
+        "{listener}---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {{name: echo, namespace: default}}
+spec:
+  parentRefs: [{{name: tcp, namespace: istio-system}}]
+  rules:
+  - backendRefs:
+    - {{group: networking.istio.io, kind: Hostname, name: httpbin.default.svc.cluster.local, port: 8000}}
+"
+    )
+}
+
 /// That host, at one endpoint.
 #[must_use]
 pub fn service_entry(endpoint: SocketAddr) -> String {

@@ -50,30 +50,10 @@ impl Scene {
     fn before(endpoint: SocketAddr, spec: Option<&str>, auth: Option<&Upstream>) -> Self {
         let lease = PortLease::new().unwrap();
         let port = lease.port();
-        let listener = format!(
-            "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: tcp, namespace: istio-system}}
-spec:
-  gatewayClassName: istio
-  addresses: [{{type: IPAddress, value: 127.0.0.1}}]
-  listeners:
-  - {{name: tcp, port: {port}, protocol: TCP, allowedRoutes: {{namespaces: {{from: All}}}}}}
----
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: TCPRoute
-metadata: {{name: echo, namespace: default}}
-spec:
-  parentRefs: [{{name: tcp, namespace: istio-system}}]
-  rules:
-  - backendRefs:
-    - {{group: networking.istio.io, kind: Hostname, name: httpbin.default.svc.cluster.local, port: 8000}}
-"
-        );
         let mut builder = GatewayBuilder::new(PROGRAM)
             .workers(1)
             .backend(endpoint)
-            .manifest("tcp.yaml", listener)
+            .manifest("tcp.yaml", manifests::tcp_gateway(port))
             .manifest("auth.yaml", manifests::auth_service(auth.map(Upstream::address)));
         if let Some(spec) = spec {
             let url = format!("file://{}", plugins::rust("crates/testkit/plugins/tcp", "tcp").display());
@@ -147,6 +127,7 @@ fn a_plug_in_sees_holds_and_changes_what_passes() {
     client.write_all(b"hel").unwrap();
     std::thread::sleep(Duration::from_millis(100));
     scene.says(&mut client, "lo\n", "<HELLO\n");
+    scene.says(&mut client, "http\n", "<STILL THERE\n");
     scene.gateway.wait_for_log("tcp connection from 127.0.0.1:").unwrap();
     assert!(scene.gateway.log().contains("path None"), "a connection has no request");
     client.shutdown(Shutdown::Write).unwrap();

@@ -5,7 +5,6 @@ use wasmgate_host as host;
 use wasmgate_stream::{Direction, NetworkAction, NetworkFilter, StreamData, Then, Verdict};
 
 use super::{Continues, FromHost, PluginFilter, unwrap};
-use crate::view::WasmStream;
 
 impl Continues for NetworkAction {
     const CONTINUE: Self = Self::Continue;
@@ -60,40 +59,12 @@ impl NetworkFilter for PluginFilter {
 
     fn downstream_closed(&mut self, data: Box<StreamData>, by_client: bool) -> Box<StreamData> {
         let by = if by_client { host::PeerType::Remote } else { host::PeerType::Local };
-        self.tell(data, |vm, id, stream| vm.on_downstream_close(id, stream, by))
+        // What it asks for changes nothing any more.
+        let stopped = FromHost(NetworkAction::Hold);
+        self.call(data, stopped, |vm, id, stream| vm.on_downstream_close(id, stream, by)).0
     }
 
     fn end_connection(&mut self, data: Box<StreamData>) -> Box<StreamData> {
         self.finish(data, host::Vm::end_connection)
-    }
-}
-
-impl PluginFilter {
-    /// A callback whose answer changes nothing any more.
-    fn tell(
-        &mut self,
-        data: Box<StreamData>,
-        enter: impl FnOnce(
-            &mut host::Vm<WasmStream>,
-            host::ContextId,
-            WasmStream,
-        ) -> host::CallResult<WasmStream, ()>,
-    ) -> Box<StreamData> {
-        let Some((cell, id)) = &self.context else { return data };
-        let (data, result) = match cell.vm.borrow_mut().as_mut() {
-            Some(vm) => {
-                let (stream, result) = enter(vm, *id, WasmStream(data));
-                (stream.0, result)
-            }
-            None => return data,
-        };
-        cell.after_callback();
-        if let Err(failure) = result
-            && let Some((cell, id)) = self.context.take()
-        {
-            cell.remove_stream(id);
-            self.plugin.failed(&cell, &failure);
-        }
-        data
     }
 }

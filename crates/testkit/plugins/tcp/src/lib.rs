@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, RootContext, StreamContext};
 use proxy_wasm::types::{Action, ContextType, LogLevel, PeerType};
 
@@ -79,6 +80,12 @@ impl StreamContext for Connection {
             b"ask\n" => {
                 self.ask();
                 return Action::Pause;
+            }
+            // Of HTTP streams: without effect here.
+            b"http\n" => {
+                let _ = hostcalls::send_http_response(403, vec![], Some(b"no"));
+                let _ = hostcalls::reset_http_request();
+                self.set_downstream_data(0, size, b"STILL THERE\n");
             }
             _ => self.set_downstream_data(0, size, &data.to_ascii_uppercase()),
         }
