@@ -83,7 +83,7 @@ impl HttpRoute {
         let parents = spec
             .objects("parentRefs", PARENTS_MAX, sink)
             .into_iter()
-            .filter_map(|mut f| parent(&mut f, sink))
+            .filter_map(|fields| closed(fields, sink, parent))
             .collect();
         let mut hostnames = Vec::new();
         for hostname in spec.texts("hostnames", HOSTNAMES_MAX, sink) {
@@ -98,9 +98,20 @@ impl HttpRoute {
             }
         }
         let rules =
-            spec.objects("rules", RULES_MAX, sink).into_iter().map(|mut f| rule(&mut f, sink)).collect();
+            spec.objects("rules", RULES_MAX, sink).into_iter().map(|f| closed(f, sink, rule)).collect();
         Some(Self { parents, hostnames, rules })
     }
+}
+
+/// Reads an object as a whole: what is left of it is a typing error, and a rule whose `matches` is misspelt matches all.
+pub(crate) fn closed<T>(
+    mut fields: Fields<'_>,
+    sink: &mut Sink<'_>,
+    read: impl FnOnce(&mut Fields<'_>, &mut Sink<'_>) -> T,
+) -> T {
+    let read = read(&mut fields, sink);
+    fields.finish(sink);
+    read
 }
 
 pub(crate) fn parent(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<ParentRef> {
@@ -126,7 +137,7 @@ fn rule(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Rule {
     let mut matches: Vec<Match> = fields
         .objects("matches", MATCHES_MAX, sink)
         .into_iter()
-        .map(|mut f| one_match(&mut f, sink))
+        .map(|f| closed(f, sink, one_match))
         .collect();
     if matches.is_empty() {
         let path = PathMatch::Prefix("/".to_owned());
@@ -135,7 +146,7 @@ fn rule(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Rule {
     let backends = fields
         .objects("backendRefs", BACKENDS_MAX, sink)
         .into_iter()
-        .filter_map(|mut f| backend(&mut f, sink))
+        .filter_map(|f| closed(f, sink, backend))
         .collect();
     for unsupported in ["filters", "timeouts", "retry", "sessionPersistence"] {
         if let Some(node) = fields.node(unsupported) {
@@ -149,7 +160,7 @@ fn rule(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Rule {
 fn one_match(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Match {
     let path = fields
         .object("path", sink)
-        .map_or(PathMatch::Prefix("/".to_owned()), |mut f| path_match(&mut f, sink));
+        .map_or(PathMatch::Prefix("/".to_owned()), |f| closed(f, sink, path_match));
     let method = fields.text("method", sink).and_then(|m| match m.value.as_str() {
         "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH" => {
             m.value.parse().ok()
@@ -184,6 +195,7 @@ fn named_values(
         exact_only(&mut item, sink);
         if let (Some(name), Some(value)) = (item.text("name", sink), item.text("value", sink)) {
             out.push((name, value));
+            item.finish(sink);
         } else if sink.is_clean() {
             sink.error(item.position(), &item.path_of("name"), "name and value are required");
         }

@@ -1,7 +1,7 @@
 //! `TCPRoute` of the Gateway API: where the connections of a TCP listener go.
 
 use crate::decode::{Fields, Sink};
-use crate::http_route::{BackendRef, PARENTS_MAX, ParentRef, backend, parent};
+use crate::http_route::{BackendRef, PARENTS_MAX, ParentRef, backend, closed, parent};
 use crate::meta::Position;
 
 /// One rule: the whole connection goes to one of its backends.
@@ -21,11 +21,10 @@ impl TcpRoute {
         let parents = spec
             .objects("parentRefs", PARENTS_MAX, sink)
             .into_iter()
-            .filter_map(|mut fields| parent(&mut fields, sink))
+            .filter_map(|fields| closed(fields, sink, parent))
             .collect();
         // The specification allows sixteen rules, and nothing by which to choose among them.
-        let mut rules = spec.objects("rules", 1, sink);
-        let Some(rule) = rules.first_mut() else {
+        let Some(mut rule) = spec.objects("rules", 1, sink).into_iter().next() else {
             if sink.is_clean() {
                 sink.error(spec.position(), "spec.rules", "must have one rule");
             }
@@ -35,8 +34,10 @@ impl TcpRoute {
         let backends = rule
             .objects("backendRefs", BACKENDS_MAX, sink)
             .into_iter()
-            .filter_map(|mut fields| backend(&mut fields, sink))
+            .filter_map(|fields| closed(fields, sink, backend))
             .collect();
-        Some(Self { parents, backends, at: rule.position(), path: rule.path_of("backendRefs") })
+        let (at, path) = (rule.position(), rule.path_of("backendRefs"));
+        rule.finish(sink);
+        Some(Self { parents, backends, at, path })
     }
 }

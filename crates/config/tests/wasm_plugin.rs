@@ -548,10 +548,37 @@ fn what_is_wrong_with_tcp_listeners_and_routes_is_told() {
             "the Gateway has no TCP listener with this sectionName",
         ),
         (route("e", "g", ""), "has no backend: its connections are closed"),
+        (
+            route("e", "g, sectionNam: db", "{name: gone, port: 1}"),
+            "parentRefs[0].sectionNam: unknown field, it is ignored; did you mean sectionName?",
+        ),
     ];
     for (more, message) in cases {
         let (_, diagnostics) = compiled(&format!("{TCP}{more}"));
         let told: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        assert!(told.iter().any(|d| d.contains(message)), "{message}: {told:?}");
+    }
+}
+
+#[test]
+fn a_misspelt_field_of_a_route_is_told_wherever_it_stands() {
+    for (rule, message) in [
+        (
+            "{matchs: [{path: {value: /a}}]}",
+            "rules[0].matchs: unknown field, it is ignored; did you mean matches?",
+        ),
+        ("{matches: [{pth: {value: /a}}]}", "matches[0].pth: unknown field"),
+        ("{matches: [{path: {vlue: /a}}]}", "path.vlue: unknown field, it is ignored; did you mean value?"),
+        ("{matches: [{headers: [{name: a, value: b, typ: Exact}]}]}", "headers[0].typ: unknown field"),
+        (
+            "{backendRefs: [{name: web, port: 80, weigth: 0}]}",
+            "backendRefs[0].weigth: unknown field, it is ignored; did you mean weight?",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: default}}\nspec: {{parentRefs: [{{name: g}}], rules: [{rule}]}}\n"
+        );
+        let told: Vec<String> = compiled(&text).1.iter().map(ToString::to_string).collect();
         assert!(told.iter().any(|d| d.contains(message)), "{message}: {told:?}");
     }
 }

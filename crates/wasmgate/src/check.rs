@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use wasmgate_config::{FolderSource, Severity, Store, compile};
+use wasmgate_config::{FolderSource, Listener, Severity, Store, compile};
 
 use crate::cli::{CheckArguments, say};
 use crate::convert;
@@ -56,7 +56,8 @@ pub(crate) async fn check(arguments: &CheckArguments) -> Result<ExitCode, Comman
             }
         }
     }
-    let routes: usize = snapshot.listeners.iter().map(|l| l.routes.len()).sum();
+    let connections = |l: &Listener| l.tcp.iter().filter(|target| !target.route_name.is_empty()).count();
+    let routes: usize = snapshot.listeners.iter().map(|l| l.routes.len() + connections(l)).sum();
     say(&format!(
         "{}, {}, {}, {}, {}: {}, {}",
         counted(files.len(), "file"),

@@ -208,3 +208,17 @@ fn check_takes_warnings_for_errors_when_asked_to() {
     write("plugin.yaml", &manifests::plugin("a", "file:///x.wasm", "  failStrategy: FAIL_OPEN\n"));
     assert_eq!(check(dir.path(), &["--offline", "--strict"]).0, Some(0));
 }
+
+#[test]
+fn check_counts_routes_of_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tcp.yaml"), manifests::tcp_gateway(8080)).unwrap();
+    let endpoint = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    std::fs::write(dir.path().join("host.yaml"), manifests::service_entry(endpoint)).unwrap();
+    let (status, text) = check(dir.path(), &["--offline"]);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(
+        text.contains("2 files, 1 listener, 1 route, 1 cluster, 0 plug-ins: 0 errors, 0 warnings"),
+        "{text}"
+    );
+}
