@@ -243,7 +243,6 @@ impl<'a> Compiler<'a> {
         self.report_unrouted(&tcp, &gateways);
         let mut tcp: BTreeMap<SocketAddr, Arc<TcpTarget>> =
             tcp.into_iter().map(|(address, target)| (address, Arc::new(target))).collect();
-        let mut not_enforced: BTreeSet<usize> = BTreeSet::new();
         let gateway_name = self.identity.labels.get(GATEWAY_NAME_LABEL);
         let mut listener = |(address, routes): (SocketAddr, RouteTableBuilder)| {
             let port = address.port();
@@ -263,11 +262,11 @@ impl<'a> Compiler<'a> {
             };
             let target = tcp.remove(&address);
             let is_tcp = target.is_some();
-            let mut fitting = Vec::new();
+            let (mut of_streams, mut of_connections) = (Vec::new(), Vec::new());
             for (index, plugin) in plugins.iter().enumerate().filter(|(_, plugin)| applies(plugin)) {
                 match (plugin.1.plugin_type == PluginType::Network, is_tcp) {
-                    (true, true) | (false, false) => fitting.push(index),
-                    (true, false) => drop(not_enforced.insert(index)),
+                    (true, _) => of_connections.push(index),
+                    (false, false) => of_streams.push(index),
                     // An HTTP plug-in has nothing to do on a TCP listener, as in Istio.
                     (false, true) => {}
                 }
@@ -277,18 +276,14 @@ impl<'a> Compiler<'a> {
                 address,
                 routes: Arc::new(routes.build()),
                 tcp: target,
-                plugins: fitting,
+                plugins: of_streams,
+                network_plugins: of_connections,
             }
         };
         let listeners: Vec<Listener> = by_address.into_iter().map(&mut listener).collect();
-        for (spec, _) in not_enforced.into_iter().filter_map(|i| plugins.get(i)) {
-            if let Some(resource) = self.resources.get(&spec.resource) {
-                let text = "NETWORK plug-ins run on TCP listeners only: it is not enforced on the HTTP listeners here";
-                self.report(resource, Severity::Warning, resource.position, "spec.type", text.to_owned());
-            }
-        }
         for (index, (spec, plugin)) in plugins.iter().enumerate() {
-            let unused = !listeners.is_empty() && !listeners.iter().any(|l| l.plugins.contains(&index));
+            let runs_on = |l: &Listener| l.plugins.contains(&index) || l.network_plugins.contains(&index);
+            let unused = !listeners.is_empty() && !listeners.iter().any(runs_on);
             // One that covers no gateway at all has been told so.
             let told = !plugin.selectors.is_empty() && !plugin.selectors.iter().any(|s| s.covers_gateway);
             if unused

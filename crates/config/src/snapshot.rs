@@ -33,8 +33,10 @@ pub struct Listener {
     pub routes: Arc<RouteTable>,
     /// Where connections go, if this is a TCP listener.
     pub tcp: Option<Arc<TcpTarget>>,
-    /// Indexes into [`Snapshot::plugins`], in the order of the chain.
+    /// Plug-ins of HTTP streams: indexes into [`Snapshot::plugins`], in the order of the chain. None on a TCP listener.
     pub plugins: Vec<usize>,
+    /// Plug-ins of connections (`type: NETWORK`), likewise. On an HTTP listener they come before HTTP is spoken.
+    pub network_plugins: Vec<usize>,
 }
 
 /// What the connections of a TCP listener are connected to.

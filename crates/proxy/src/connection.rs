@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use wasmgate_stream::LocalReply;
 
 use crate::access_log::Entry;
@@ -24,8 +24,12 @@ use crate::reason::{self, Reason};
 use crate::request;
 use crate::stats::WorkerStats;
 use crate::tcp;
+use crate::transport::Transport;
 use crate::worker::WorkerContext;
 use crate::worker_generation::WorkerGeneration;
+
+/// Bytes between plug-ins of connections and HTTP, in each direction.
+const FILTERED_BYTES_MAX: usize = 64 << 10;
 
 /// What all streams of a connection share.
 #[derive(Debug)]
@@ -77,7 +81,7 @@ pub(crate) async fn serve(
     stream: TcpStream,
     remote: SocketAddr,
     local: SocketAddr,
-    mut drain: watch::Receiver<bool>,
+    drain: watch::Receiver<bool>,
 ) {
     let stats = std::sync::Arc::clone(&worker.stats);
     stats.downstream_connections.increment();
@@ -86,13 +90,46 @@ pub(crate) async fn serve(
     if let Some(listener) = generation.listener(local)
         && let Some(target) = generation.tcp(listener)
     {
-        return tcp::serve(&worker, &generation, (listener, target), stream, (remote, local), drain).await;
+        return tcp::serve(
+            &worker,
+            &generation,
+            (listener, target),
+            Transport::Tcp(stream),
+            (remote, local),
+            drain,
+        )
+        .await;
+    }
+    if let Some(listener) = generation.listener(local)
+        && generation.has_network_filters(listener)
+    {
+        let (filtered, server) = tokio::io::duplex(FILTERED_BYTES_MAX);
+        let (http_over, is_http_over) = oneshot::channel();
+        let sides = (Transport::Tcp(stream), server, is_http_over);
+        let filters = tcp::filter(&worker, &generation, listener, sides, (remote, local));
+        let http = async {
+            serve_http(Rc::clone(&worker), Transport::Filtered(filtered), remote, local, drain).await;
+            drop(http_over);
+        };
+        tokio::join!(http, filters);
+        return;
     }
     drop(generation);
+    serve_http(worker, Transport::Tcp(stream), remote, local, drain).await;
+}
+
+/// Serves HTTP until the connection ends or the worker drains.
+async fn serve_http(
+    worker: Rc<WorkerContext>,
+    mut stream: Transport,
+    remote: SocketAddr,
+    local: SocketAddr,
+    mut drain: watch::Receiver<bool>,
+) {
     // A client that sends nothing gets as long as one that sends half a head.
     let limit = worker.settings.request_head_time_max;
     let detected = tokio::select! {
-        detected = tokio::time::timeout(limit, detect(&stream)) => detected,
+        detected = tokio::time::timeout(limit, detect(&mut stream)) => detected,
         _ = drain.wait_for(|d| *d) => Ok(Err(std::io::ErrorKind::Interrupted.into())),
     };
     if let Ok(Ok((is_h2, prefix))) = detected {

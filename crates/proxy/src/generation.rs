@@ -25,13 +25,13 @@ impl Generation {
             ChainStep::Plugin(version) => Arc::clone(&version.definition.name),
             ChainStep::Unavailable { name, .. } => Arc::clone(name),
         };
-        self.listeners.iter().flat_map(|l| &l.chain).map(name).collect()
+        self.listeners.iter().flat_map(GenerationListener::steps).map(name).collect()
     }
 
     /// Versions that its chains run, each once.
     pub fn versions(&self) -> Vec<Arc<PluginVersion>> {
         let mut out: Vec<Arc<PluginVersion>> = Vec::new();
-        for step in self.listeners.iter().flat_map(|l| &l.chain) {
+        for step in self.listeners.iter().flat_map(GenerationListener::steps) {
             if let ChainStep::Plugin(version) = step
                 && !out.iter().any(|v| v.id == version.id)
             {
@@ -53,8 +53,16 @@ pub struct GenerationListener {
     pub routes: Arc<RouteTable>,
     /// Where connections go, if this is a TCP listener.
     pub tcp: Option<Arc<TcpTarget>>,
-    /// Plug-ins in the order of the request.
+    /// Plug-ins of HTTP streams in the order of the request.
     pub chain: Vec<ChainStep>,
+    /// Plug-ins of connections, in the order of what the client sends.
+    pub network_chain: Vec<ChainStep>,
+}
+
+impl GenerationListener {
+    fn steps(&self) -> impl Iterator<Item = &ChainStep> {
+        self.network_chain.iter().chain(&self.chain)
+    }
 }
 
 /// A step of a listener's chain.

@@ -9,23 +9,20 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Sleep;
+
+use crate::transport::Transport;
 
 /// What every HTTP/2 connection begins with.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Whether a connection speaks HTTP/2 with prior knowledge, and what was read to find out.
-pub(crate) async fn detect(stream: &TcpStream) -> io::Result<(bool, Bytes)> {
+pub(crate) async fn detect(stream: &mut Transport) -> io::Result<(bool, Bytes)> {
     let mut read = BytesMut::with_capacity(8 << 10);
     loop {
-        stream.readable().await?;
-        match stream.try_read_buf(&mut read) {
-            Ok(0) => return Ok((false, read.freeze())),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(e) => return Err(e),
+        if stream.read_buf(&mut read).await? == 0 {
+            return Ok((false, read.freeze()));
         }
         let seen = read.len().min(H2_PREFACE.len());
         if read.get(..seen) != H2_PREFACE.get(..seen) {
@@ -43,7 +40,7 @@ pub(crate) type AnswerAsHttp11 = Rc<Cell<bool>>;
 /// The connection.
 #[derive(Debug)]
 pub(crate) struct DownstreamIo {
-    stream: TcpStream,
+    stream: Transport,
     prefix: Bytes,
     answer_as_http11: AnswerAsHttp11,
     delayed_close_max: Duration,
@@ -53,7 +50,7 @@ pub(crate) struct DownstreamIo {
 
 impl DownstreamIo {
     pub(crate) fn new(
-        stream: TcpStream,
+        stream: Transport,
         prefix: Bytes,
         answer_as_http11: AnswerAsHttp11,
         delayed_close_max: Duration,

@@ -22,6 +22,7 @@ mod request;
 mod settings;
 mod stats;
 mod tcp;
+mod transport;
 mod upstream;
 mod worker;
 mod worker_generation;

@@ -1,117 +1,41 @@
 //! TCP connections: from accept to the last byte, through the plug-ins of `type: NETWORK`.
 
+mod proxied;
+
+use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
-use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::Sleep;
-use wasmgate_config::{Cluster, TcpTarget};
-use wasmgate_plugin::StreamPort;
-use wasmgate_stream::{Connection, Direction, StreamData, StreamInfo};
+use tokio::io::DuplexStream;
+use tokio::sync::{oneshot, watch};
+use wasmgate_config::TcpTarget;
+use wasmgate_stream::StreamInfo;
 
-use crate::access_log::Entry;
-use crate::chain::ChainFilter;
+use self::proxied::{Proxied, Upstream};
+use crate::transport::Transport;
 use crate::worker::WorkerContext;
 use crate::worker_generation::WorkerGeneration;
 
-/// Bytes of one read.
-const READ_BYTES: usize = 16 << 10;
-/// Reads and writes before others have their turn.
-const ROUNDS_MAX: usize = 32;
-
-/// The server's side.
-enum Upstream {
-    /// Not before every plug-in has let the connection through.
-    Waiting,
-    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>),
-    Connected(TcpStream),
-    /// There is none, or it could not be reached.
-    Failed,
-}
-
-/// One side's socket state.
-#[derive(Debug, Default)]
-struct Side {
-    /// It sends no more.
-    read_over: bool,
-    /// It has been told that nothing follows.
-    write_over: bool,
-    /// It takes no more.
-    is_broken: bool,
-    /// Taken from the filters and not sent yet.
-    unsent: Bytes,
-}
-
-struct Proxied<'w> {
-    worker: &'w Rc<WorkerContext>,
-    generation: &'w Rc<WorkerGeneration>,
-    cluster: Option<Arc<Cluster>>,
-    connection: Connection<ChainFilter>,
-    port: Option<Rc<StreamPort>>,
-    client: TcpStream,
-    client_side: Side,
-    upstream: Upstream,
-    upstream_side: Side,
-    idle: Option<Pin<Box<Sleep>>>,
-    idle_max: Duration,
-    flags: &'static str,
-    started: Instant,
-    start: SystemTime,
-    addresses: (SocketAddr, SocketAddr),
-    /// Its socket has failed.
-    is_client_gone: bool,
-    is_finished: bool,
-}
-
-/// Serves a connection until both sides are closed.
+/// Serves a connection of a TCP listener until both sides are closed.
 pub(crate) async fn serve(
     worker: &Rc<WorkerContext>,
     generation: &Rc<WorkerGeneration>,
     (listener, target): (usize, &Arc<TcpTarget>),
-    client: TcpStream,
-    (remote, local): (SocketAddr, SocketAddr),
+    client: Transport,
+    addresses: (SocketAddr, SocketAddr),
     mut drain: watch::Receiver<bool>,
 ) {
-    generation.plugins_ready(Some(listener)).await;
-    let (started, start) = (Instant::now(), SystemTime::now());
-    let (filters, port) = generation.filters(listener);
     let cluster = target.cluster(fastrand::u64(..)).cloned();
     let info = StreamInfo {
         route_name: Arc::clone(&target.route_name),
         cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.name)),
-        ..StreamInfo::new(start, worker.next_connection_id(), (remote, local), &worker.no_name())
+        ..info(worker, addresses)
     };
-    let data = Box::new(StreamData::connection(info));
-    let idle_max = worker.settings.stream_idle_max;
-    let mut proxied = Proxied {
-        worker,
-        generation,
-        cluster,
-        connection: Connection::new(filters, data, worker.settings.stream.buffer_bytes_max),
-        port,
-        client,
-        client_side: Side::default(),
-        upstream: Upstream::Waiting,
-        upstream_side: Side::default(),
-        idle: (!idle_max.is_zero()).then(|| Box::pin(tokio::time::sleep(idle_max))),
-        idle_max,
-        flags: "",
-        started,
-        start,
-        addresses: (remote, local),
-        is_client_gone: false,
-        is_finished: false,
-    };
+    let mut proxied = Proxied::new((worker, generation), listener, client, info, addresses).await;
+    proxied.cluster = cluster;
     // Nothing tells where a connection could be cut: it may go on for as long as a drain takes.
     let drain_time_max = worker.settings.drain_time_max;
     let drained = async {
@@ -127,246 +51,27 @@ pub(crate) async fn serve(
     proxied.discard_last_bytes().await;
 }
 
-impl Proxied<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(port) = &self.port {
-            port.unpark(&mut self.connection);
-        }
-        let mut moved = false;
-        for round in 0.. {
-            if round == ROUNDS_MAX {
-                cx.waker().wake_by_ref();
-                break;
-            }
-            match self.step(cx) {
-                Ok(true) => moved = true,
-                Ok(false) => break,
-                Err(e) => {
-                    tracing::debug!(target: "http", "client of a TCP connection: {e}");
-                    self.is_client_gone = true;
-                    self.flags = if self.flags.is_empty() { "DC" } else { self.flags };
-                    return Poll::Ready(());
-                }
-            }
-        }
-        if self.is_over() {
-            return Poll::Ready(());
-        }
-        if let Some(idle) = &mut self.idle {
-            if moved {
-                idle.as_mut().reset(tokio::time::Instant::now() + self.idle_max);
-            }
-            if idle.as_mut().poll(cx).is_ready() {
-                self.flags = if self.flags.is_empty() { "SI" } else { self.flags };
-                self.connection.close();
-                return Poll::Ready(());
-            }
-        }
-        if let Some(port) = &self.port {
-            port.park(&mut self.connection, cx.waker());
-        }
-        Poll::Pending
-    }
-
-    /// Whether both sides have been told that nothing follows.
-    fn is_over(&self) -> bool {
-        let is_told = match self.upstream {
-            Upstream::Waiting | Upstream::Failed => true,
-            Upstream::Connecting(_) | Upstream::Connected(_) => self.upstream_side.write_over,
-        };
-        self.client_side.write_over && is_told
-    }
-
-    /// One round of everything that can be done; whether anything was.
-    ///
-    /// # Errors
-    /// The client's socket's: the connection is over.
-    fn step(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let mut moved = self.connect(cx);
-        if !self.client_side.read_over && self.connection.wants(Direction::Request) {
-            moved |= self.read(cx, Direction::Request)?;
-        }
-        if !self.upstream_side.read_over && self.connection.wants(Direction::Response) {
-            moved |= self.read(cx, Direction::Response)?;
-        }
-        moved |= self.write(cx, Direction::Request)?;
-        moved |= self.write(cx, Direction::Response)?;
-        Ok(moved)
-    }
-
-    fn connect(&mut self, cx: &mut Context<'_>) -> bool {
-        match &mut self.upstream {
-            Upstream::Waiting if self.connection.is_ready() && !self.connection.is_closing() => {
-                let address = self.cluster.as_ref().and_then(|c| self.generation.endpoint(c));
-                let Some(address) = address else {
-                    self.fail(if self.cluster.is_some() { "UH" } else { "NR" });
-                    return true;
-                };
-                let limit = self.worker.settings.connect_time_max;
-                let connect = async move {
-                    let stream = tokio::time::timeout(limit, TcpStream::connect(address)).await;
-                    let stream = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                    let _ = stream.set_nodelay(true);
-                    Ok(stream)
-                };
-                if let Some(data) = self.connection.data_mut() {
-                    data.info.upstream_host = Some(address);
-                    data.info.upstream_attempts = 1;
-                }
-                self.upstream = Upstream::Connecting(Box::pin(connect));
-                true
-            }
-            Upstream::Connecting(connect) => match connect.as_mut().poll(cx) {
-                Poll::Ready(Ok(stream)) => {
-                    if let Some(data) = self.connection.data_mut() {
-                        data.info.upstream_local = stream.local_addr().ok();
-                    }
-                    self.upstream = Upstream::Connected(stream);
-                    true
-                }
-                Poll::Ready(Err(e)) => {
-                    let cluster = self.cluster.as_ref().map_or("", |cluster| &cluster.name);
-                    tracing::debug!(target: "http", "cannot connect to an endpoint of {cluster}: {e}");
-                    self.fail("UF");
-                    true
-                }
-                Poll::Pending => false,
-            },
-            Upstream::Waiting | Upstream::Connected(_) | Upstream::Failed => false,
-        }
-    }
-
-    /// There is no server: the client gets what it was to get, and the end.
-    fn fail(&mut self, flags: &'static str) {
-        self.flags = flags;
-        self.upstream = Upstream::Failed;
-        self.connection.close();
-    }
-
-    fn read(&mut self, cx: &mut Context<'_>, direction: Direction) -> io::Result<bool> {
-        let socket = match (direction, &mut self.upstream) {
-            (Direction::Request, _) => &mut self.client,
-            (Direction::Response, Upstream::Connected(stream)) => stream,
-            (Direction::Response, _) => return Ok(false),
-        };
-        let mut bytes = [const { MaybeUninit::<u8>::uninit() }; READ_BYTES];
-        let mut buffer = ReadBuf::uninit(&mut bytes);
-        match Pin::new(socket).poll_read(cx, &mut buffer) {
-            Poll::Pending => return Ok(false),
-            // What it has sent before still goes to the client.
-            Poll::Ready(Err(_)) if direction == Direction::Response => self.flags = "UC",
-            Poll::Ready(result) => result?,
-        }
-        let read = Bytes::copy_from_slice(buffer.filled());
-        let end = read.is_empty();
-        let side = match direction {
-            Direction::Request => &mut self.client_side,
-            Direction::Response => &mut self.upstream_side,
-        };
-        side.read_over = end;
-        if let Some(data) = self.connection.data_mut() {
-            let count = match direction {
-                Direction::Request => &mut data.info.bytes_received,
-                Direction::Response => &mut data.info.bytes_sent,
-            };
-            *count += read.len() as u64;
-        }
-        self.connection.feed(direction, read, end);
-        Ok(true)
-    }
-
-    fn write(&mut self, cx: &mut Context<'_>, direction: Direction) -> io::Result<bool> {
-        let (socket, side) = match (direction, &mut self.upstream) {
-            (Direction::Response, _) => (&mut self.client, &mut self.client_side),
-            (Direction::Request, Upstream::Connected(stream)) => (stream, &mut self.upstream_side),
-            (Direction::Request, _) => return Ok(false),
-        };
-        if side.is_broken {
-            return Ok(self.connection.take_output(direction).is_some());
-        }
-        if side.unsent.is_empty() {
-            side.unsent = self.connection.take_output(direction).unwrap_or_default();
-        }
-        if !side.unsent.is_empty() {
-            return match Pin::new(socket).poll_write(cx, &side.unsent) {
-                Poll::Ready(Ok(sent)) => {
-                    side.unsent.advance(sent);
-                    Ok(true)
-                }
-                // A server that takes no more may still have something to say.
-                Poll::Ready(Err(_)) if direction == Direction::Request => {
-                    self.flags = "UC";
-                    (side.is_broken, side.write_over, side.unsent) = (true, true, Bytes::new());
-                    Ok(true)
-                }
-                Poll::Ready(Err(e)) => Err(e),
-                Poll::Pending => Ok(false),
-            };
-        }
-        if !side.write_over && self.connection.is_output_over(direction) {
-            return match Pin::new(socket).poll_shutdown(cx) {
-                Poll::Ready(result) => {
-                    side.write_over = true;
-                    // A server that is gone has been noticed, or will be, by reading.
-                    if direction == Direction::Request { Ok(true) } else { result.map(|()| true) }
-                }
-                Poll::Pending => Ok(false),
-            };
-        }
-        Ok(false)
-    }
-
-    /// Plug-ins and the log are told of the end, once.
-    fn finish(&mut self) {
-        if std::mem::replace(&mut self.is_finished, true) {
-            return;
-        }
-        if let Some(port) = &self.port {
-            port.unpark(&mut self.connection);
-        }
-        let duration = self.started.elapsed();
-        if let Some(data) = self.connection.data_mut() {
-            data.info.duration = Some(duration);
-            data.info.response_flags = self.flags;
-        }
-        let by_client = self.is_client_gone || (self.client_side.read_over && !self.connection.is_closing());
-        self.connection.end(by_client);
-        let (remote, local) = self.addresses;
-        self.worker.log(&Entry {
-            data: self.connection.data_mut().map(|data| &*data),
-            downstream_local: local,
-            downstream_remote: remote,
-            start: self.start,
-            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            status: 0,
-            flags: self.flags,
-            bytes_sent: 0,
-        });
-    }
-
-    /// As in HTTP: a socket that is closed with bytes unread is reset, and the reset can overtake what was sent.
-    async fn discard_last_bytes(&mut self) {
-        if self.is_client_gone || self.client_side.read_over {
-            return;
-        }
-        let client = &mut self.client;
-        let is_told = self.client_side.write_over;
-        let rest = async {
-            if !is_told {
-                client.shutdown().await?;
-            }
-            let mut bytes = [0; 4096];
-            while client.read(&mut bytes).await? > 0 {}
-            io::Result::Ok(())
-        };
-        // Over it, or with an error, the client gets what the system makes of it.
-        let _ = tokio::time::timeout(self.worker.settings.delayed_close_max, rest).await;
-    }
+/// Passes what a client of an HTTP listener sends, and what it gets, through the plug-ins of connections.
+pub(crate) async fn filter(
+    worker: &Rc<WorkerContext>,
+    generation: &Rc<WorkerGeneration>,
+    listener: usize,
+    (client, server, http_over): (Transport, DuplexStream, oneshot::Receiver<Infallible>),
+    addresses: (SocketAddr, SocketAddr),
+) {
+    let info = info(worker, addresses);
+    let mut proxied = Proxied::new((worker, generation), listener, client, info, addresses).await;
+    proxied.upstream = Upstream::Here(server);
+    proxied.http_over = Some(http_over);
+    // Each of its requests has a line.
+    proxied.is_logged = false;
+    poll_fn(|cx| proxied.poll(cx)).await;
+    proxied.finish();
+    // HTTP, too, sees that the connection is over.
+    proxied.upstream = Upstream::Failed;
+    proxied.discard_last_bytes().await;
 }
 
-/// Also when the connection's task is aborted, after a drain that takes too long.
-impl Drop for Proxied<'_> {
-    fn drop(&mut self) {
-        self.finish();
-    }
+fn info(worker: &WorkerContext, addresses: (SocketAddr, SocketAddr)) -> StreamInfo {
+    StreamInfo::new(SystemTime::now(), worker.next_connection_id(), addresses, &worker.no_name())
 }

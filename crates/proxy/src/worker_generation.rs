@@ -32,7 +32,11 @@ struct WorkerListener {
     routes: Arc<RouteTable>,
     tcp: Option<Arc<TcpTarget>>,
     chain: Vec<WorkerStep>,
+    network_chain: Vec<WorkerStep>,
 }
+
+/// The chain of one stream or connection.
+pub(crate) type Filters = SmallVec<[ChainFilter; 2]>;
 
 #[derive(Debug)]
 struct WorkerCluster {
@@ -56,6 +60,7 @@ impl WorkerGeneration {
             routes: Arc::clone(&l.routes),
             tcp: l.tcp.clone(),
             chain: WorkerStep::chain(&l.chain, worker_plugin),
+            network_chain: WorkerStep::chain(&l.network_chain, worker_plugin),
         };
         Self {
             listeners: generation.listeners.iter().map(listener).collect(),
@@ -86,13 +91,17 @@ impl WorkerGeneration {
     }
 
     /// The chain for a new stream, and the port through which its plug-ins are reached from outside.
-    pub(crate) fn filters(&self, listener: usize) -> (SmallVec<[ChainFilter; 2]>, Option<Rc<StreamPort>>) {
-        let Some(listener) = self.listeners.get(listener).filter(|l| !l.chain.is_empty()) else {
-            return (SmallVec::new(), None);
-        };
-        let port = Rc::new(StreamPort::default());
-        let filters = listener.chain.iter().enumerate().map(|(i, step)| step.filter(&port, i)).collect();
-        (filters, Some(port))
+    pub(crate) fn filters(&self, listener: usize) -> (Filters, Option<Rc<StreamPort>>) {
+        filters(self.listeners.get(listener).map_or(&[], |l| &l.chain))
+    }
+
+    /// The same for a new connection.
+    pub(crate) fn network_filters(&self, listener: usize) -> (Filters, Option<Rc<StreamPort>>) {
+        filters(self.network_chain(listener))
+    }
+
+    fn network_chain(&self, listener: usize) -> &[WorkerStep] {
+        self.listeners.get(listener).map_or(&[], |l| &l.network_chain)
     }
 
     /// A cluster that call-outs can name.
@@ -103,9 +112,16 @@ impl WorkerGeneration {
     /// Waits for VMs that are being replaced: what a plug-in did to one stream shall not cost the next one.
     pub(crate) async fn plugins_ready(&self, listener: Option<usize>) {
         let Some(listener) = listener.and_then(|l| self.listeners.get(l)) else { return };
-        for plugin in listener.chain.iter().filter_map(WorkerStep::restarting) {
-            plugin.ready().await;
-        }
+        ready(&listener.chain).await;
+    }
+
+    /// The same for those of connections.
+    pub(crate) async fn network_plugins_ready(&self, listener: usize) {
+        ready(self.network_chain(listener)).await;
+    }
+
+    pub(crate) fn has_network_filters(&self, listener: usize) -> bool {
+        !self.network_chain(listener).is_empty()
     }
 
     pub(crate) fn has_filters(&self, listener: Option<usize>) -> bool {
@@ -162,5 +178,20 @@ impl WorkerGeneration {
         {
             count(shard);
         }
+    }
+}
+
+fn filters(chain: &[WorkerStep]) -> (Filters, Option<Rc<StreamPort>>) {
+    if chain.is_empty() {
+        return (SmallVec::new(), None);
+    }
+    let port = Rc::new(StreamPort::default());
+    let filters = chain.iter().enumerate().map(|(i, step)| step.filter(&port, i)).collect();
+    (filters, Some(port))
+}
+
+async fn ready(chain: &[WorkerStep]) {
+    for plugin in chain.iter().filter_map(WorkerStep::restarting) {
+        plugin.ready().await;
     }
 }

@@ -216,8 +216,9 @@ async fn config_dump(State(state): State<AdminState>) -> Response {
     let current = state.shared.current();
     let snapshot = &current.snapshot;
     let listener = |l: &wasmgate_config::Listener| {
-        let chain: Vec<&str> =
-            l.plugins.iter().filter_map(|i| snapshot.plugins.get(*i)).map(|p| &*p.name).collect();
+        let names = |indexes: &[usize]| -> Vec<&str> {
+            indexes.iter().filter_map(|i| snapshot.plugins.get(*i)).map(|p| &*p.name).collect()
+        };
         let route = |(host, kind, path, r): (String, &str, String, &Arc<wasmgate_config::Route>)| {
             let backend = |b: &wasmgate_config::Backend| json!({ "cluster": b.cluster.as_ref().map(|c| &*c.name), "weight": b.weight });
             let text = |v: &http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
@@ -241,7 +242,8 @@ async fn config_dump(State(state): State<AdminState>) -> Response {
         json!({
             "name": &*l.name,
             "address": l.address.to_string(),
-            "plugins": chain,
+            "networkPlugins": names(&l.network_plugins),
+            "plugins": names(&l.plugins),
             "routes": l.routes.entries().into_iter().map(route).collect::<Vec<_>>(),
         })
     };

@@ -255,6 +255,7 @@ impl Controller {
             routes: Arc::clone(&l.routes),
             tcp: l.tcp.clone(),
             chain: l.plugins.iter().filter_map(step).collect(),
+            network_chain: l.network_plugins.iter().filter_map(step).collect(),
         };
         let listeners = snapshot.listeners.iter().map(listener).collect();
         Generation { id, listeners, clusters: snapshot.clusters.clone() }

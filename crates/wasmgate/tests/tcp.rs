@@ -1,14 +1,22 @@
 //! TCP listeners, and plug-ins of `type: NETWORK` on them.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first thing that is wrong")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first thing that is wrong"
+)]
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use wasmgate_testkit::gateway::{GatewayBuilder, PATIENCE, RunningGateway};
+use wasmgate_testkit::peers::envoy::{Envoy, EnvoyOptions};
+use wasmgate_testkit::peers::envoy_config::{EnvoyConfig, WasmFilter};
 use wasmgate_testkit::peers::ports::PortLease;
 use wasmgate_testkit::peers::process::wait_until;
+use wasmgate_testkit::peers::{envoy_install, ports};
 use wasmgate_testkit::upstream::{Behaviour, Upstream};
 use wasmgate_testkit::{manifests, plugins};
 
@@ -132,7 +140,7 @@ fn a_plug_in_sees_holds_and_changes_what_passes() {
     assert!(scene.gateway.log().contains("path None"), "a connection has no request");
     client.shutdown(Shutdown::Write).unwrap();
     assert!(is_closed(&mut client));
-    for line in ["tcp upstream closed, peer 0", "tcp downstream closed, peer 2", "tcp logs"] {
+    for line in ["tcp upstream closed, peer 0", "tcp downstream closed, peer 1", "tcp logs"] {
         scene.gateway.wait_for_log(line).unwrap();
     }
 }
@@ -174,15 +182,147 @@ fn a_plug_in_that_panics_costs_the_connections_of_its_vm_or_lets_them_pass() {
     scene.says(&mut client, "panic\n", "panic\n");
 }
 
+/// An HTTP gateway with the plug-in before HTTP is spoken.
+fn http_gateway(endpoint: SocketAddr) -> GatewayBuilder {
+    let tcp = plugins::rust("crates/testkit/plugins/tcp", "tcp");
+    let url = format!("file://{}", tcp.display());
+    GatewayBuilder::new(PROGRAM)
+        .workers(1)
+        .backend(endpoint)
+        .manifest("tcp.yaml", manifests::plugin("tcp", &url, "  type: NETWORK\n"))
+}
+
+fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut all = Vec::new();
+    let mut byte = [0];
+    while !all.ends_with(end.as_bytes()) && stream.read(&mut byte).unwrap() == 1 {
+        all.extend_from_slice(&byte);
+    }
+    String::from_utf8(all).unwrap()
+}
+
 #[test]
-fn a_plug_in_for_connections_says_that_it_does_not_guard_http() {
-    let url = format!("file://{}", plugins::rust("crates/testkit/plugins/tcp", "tcp").display());
-    let gateway = GatewayBuilder::new(PROGRAM)
-        .backend(echo())
-        .manifest("plugin.yaml", manifests::plugin("tcp", &url, "  type: NETWORK\n"))
+fn a_plug_in_for_connections_stands_before_http() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = http_gateway(upstream.address()).run().unwrap();
+    let mut client = TcpStream::connect(gateway.address()).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.write_all(b"GET /x HTTP/1.1\r\nhost: test.example\r\n\r").unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    client.write_all(b"\n").unwrap();
+    let answer = read_until(&mut client, "fine");
+    assert!(answer.starts_with("<HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(upstream.requests()[0].starts_with("GET /X HTTP/1.1\r\n"), "{:?}", upstream.requests());
+    client.write_all(b"GET /y HTTP/1.1\r\nhost: test.example\r\n\r\n").unwrap();
+    read_until(&mut client, "fine");
+    // HTTP closes, and the client does not: the plug-in is told all the same.
+    client.write_all(b"GET /z HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    for line in ["tcp upstream closed, peer 0", "tcp downstream closed, peer ", "tcp logs"] {
+        gateway.wait_for_log(line).unwrap();
+    }
+    let lines =
+        wait_until(Instant::now() + PATIENCE, || Some(gateway.access_log()).filter(|lines| lines.len() == 3));
+    let lines = lines.unwrap_or_else(|| panic!("one line per request: {:?}", gateway.access_log()));
+    assert!(lines[0].contains("\"path\":\"/X\"") && lines[1].contains("\"path\":\"/Y\""));
+}
+
+#[test]
+fn plug_ins_for_connections_and_for_requests_share_a_listener() {
+    let url = format!("file://{}", plugins::header_authorization_rust().display());
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = http_gateway(upstream.address())
+        .manifest("check.yaml", manifests::plugin("check", &url, "  phase: AUTHN\n"))
         .run()
         .unwrap();
-    gateway.wait_for_log("NETWORK plug-ins run on TCP listeners only").unwrap();
+    let mut client = TcpStream::connect(gateway.address()).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.write_all(b"GET /y HTTP/1.1\r\nhost: test.example\r\nallow: no\r\n\r\n").unwrap();
+    let answer = read_until(&mut client, "Plugin");
+    assert!(answer.starts_with("<HTTP/1.1 403 "), "{answer}");
+}
+
+#[test]
+fn a_plug_in_for_connections_closes_one_that_speaks_http() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = http_gateway(upstream.address()).run().unwrap();
+    let mut client = TcpStream::connect(gateway.address()).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.write_all(b"close\n").unwrap();
+    assert!(is_closed(&mut client));
+    gateway.wait_for_log("tcp downstream closed, peer 1").unwrap();
+    assert_eq!(upstream.requests(), Vec::<String>::new());
+}
+
+/// What the client sends and waits for.
+type Step = (&'static str, Awaited);
+
+enum Awaited {
+    Bytes(&'static str),
+    Close,
+    /// Instead the client goes, with bytes unread.
+    Reset,
+}
+
+#[test]
+fn connections_are_as_on_envoy() {
+    use Awaited::{Bytes, Close, Reset};
+    let scenarios: [(&str, bool, &[Step]); 6] = [
+        ("a line", true, &[("hello\n", Bytes("<HELLO\n")), ("again\n", Bytes("<AGAIN\n"))]),
+        ("the plug-in closes", true, &[("hello\n", Bytes("<HELLO\n")), ("close\n", Close)]),
+        ("the client resets", true, &[("hello\n", Bytes("<HELLO\n")), ("held", Reset)]),
+        ("functions of HTTP", true, &[("http\n", Bytes("<STILL THERE\n"))]),
+        ("before HTTP, it closes", false, &[("close\n", Close)]),
+        ("before HTTP", false, &[("GET / HTTP/1.1\r\nhost: a\r\n\r\n", Bytes("<HTTP/1.1 200 OK\r\n"))]),
+    ];
+    let binary = envoy_install::install(&plugins::repository().join("target/peers")).unwrap();
+    let module = plugins::rust("crates/testkit/plugins/tcp", "tcp");
+    let upstream = Upstream::ok("fine").unwrap();
+    for (name, is_tcp, steps) in scenarios {
+        let endpoint = if is_tcp { echo() } else { upstream.address() };
+        let mut config = EnvoyConfig::new(ports::free_port().unwrap(), ports::free_port().unwrap(), endpoint);
+        config.network_filters = vec![WasmFilter::new("istio-system.tcp", &module)];
+        config.is_tcp = is_tcp;
+        let mut options = EnvoyOptions::new(&binary, config);
+        options.component_log_level = "wasm:info".to_owned();
+        let envoy = Envoy::start(&options).unwrap();
+        let envoy_said =
+            said(TcpStream::connect(envoy.listener()).unwrap(), steps, || envoy.child().stderr().unwrap());
+        let ours_said = if is_tcp {
+            let scene = Scene::before(endpoint, Some(""), None);
+            said(scene.connect(), steps, || scene.gateway.log())
+        } else {
+            let gateway = http_gateway(endpoint).run().unwrap();
+            said(TcpStream::connect(gateway.address()).unwrap(), steps, || gateway.log())
+        };
+        assert_eq!(ours_said, envoy_said, "{name}");
+    }
+}
+
+/// Goes through the steps; what the plug-in logged of it.
+fn said(mut client: TcpStream, steps: &[Step], log: impl Fn() -> String) -> Vec<String> {
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let own = format!("tcp connection from {}", client.local_addr().unwrap());
+    for (sent, awaited) in steps {
+        client.write_all(sent.as_bytes()).unwrap();
+        match awaited {
+            Awaited::Bytes(text) => assert_eq!(&read_until(&mut client, text), text, "{}", log()),
+            // With a linger of zero the system sends a reset.
+            Awaited::Reset => socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap(),
+            Awaited::Close => assert!(is_closed(&mut client), "{}", log()),
+        }
+    }
+    drop(client);
+    let lines = wait_until(Instant::now() + PATIENCE, || {
+        let log = log();
+        let (_, log) = log.split_once(&own)?;
+        let lines = log.lines().filter_map(|l| l.split_once(": tcp ").map(|(_, rest)| rest));
+        // What Envoy adds to a line differs.
+        let lines: Vec<String> = lines.map(|l| l.split('\t').next().unwrap_or(l).trim().to_owned()).collect();
+        lines.iter().any(|l| l == "logs").then_some(lines)
+    });
+    lines.unwrap_or_else(|| panic!("no end: {}", log()))
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl FailurePolicy {
     }
 }
 
-/// A plug-in as an HTTP filter.
+/// A plug-in as a filter of HTTP streams or of connections.
 #[derive(Debug, Clone)]
 pub struct WasmFilter {
     /// The filter's and the plug-in's name; Istio's are `namespace.name`.
@@ -96,7 +96,7 @@ impl WasmFilter {
         }
     }
 
-    fn to_config(&self) -> Value {
+    fn to_config(&self, kind: &str) -> Value {
         let mut plugin = json!({
             "name": self.name,
             "failure_policy": self.failure_policy.envoy_name(),
@@ -109,7 +109,7 @@ impl WasmFilter {
             let configuration = json!({ "@type": STRING_VALUE, "value": self.configuration });
             plugin.insert("configuration".to_owned(), configuration);
         }
-        json!({ "name": self.name, "typed_config": { "@type": WASM, "config": plugin } })
+        json!({ "name": self.name, "typed_config": { "@type": kind, "config": plugin } })
     }
 }
 
@@ -128,6 +128,10 @@ pub struct EnvoyConfig {
     pub domains: Vec<String>,
     /// Plug-ins, the first nearest to the client.
     pub wasm_filters: Vec<WasmFilter>,
+    /// Plug-ins of connections, before all else.
+    pub network_filters: Vec<WasmFilter>,
+    /// The listener passes bytes on and knows no HTTP.
+    pub is_tcp: bool,
     /// The file of the access log, also `/dev/stdout`; none for `None`.
     pub access_log: Option<PathBuf>,
     /// How often a request whose connection failed is tried again. Istio's default is 2; with 0 a refused
@@ -146,6 +150,8 @@ impl EnvoyConfig {
             server_name: "istio-envoy".to_owned(),
             domains: vec!["*".to_owned()],
             wasm_filters: Vec::new(),
+            network_filters: Vec::new(),
+            is_tcp: false,
             access_log: None,
             retries: 0,
         }
@@ -162,22 +168,26 @@ impl EnvoyConfig {
     }
 
     fn listener(&self) -> Value {
+        let mut filters: Vec<Value> =
+            self.network_filters.iter().map(|f| f.to_config(NETWORK_WASM)).collect();
+        filters.push(if self.is_tcp {
+            let proxy = json!({ "@type": TCP_PROXY, "stat_prefix": "tcp", "cluster": CLUSTER });
+            json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy })
+        } else {
+            let manager = self.connection_manager();
+            json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager })
+        });
         json!({
             "name": format!("0.0.0.0_{}", self.port),
             "traffic_direction": "OUTBOUND",
             "address": socket_address("127.0.0.1", self.port),
             "per_connection_buffer_limit_bytes": BUFFER_BYTES_MAX,
-            "filter_chains": [{
-                "filters": [{
-                    "name": "envoy.filters.network.http_connection_manager",
-                    "typed_config": self.connection_manager(),
-                }],
-            }],
+            "filter_chains": [{ "filters": filters }],
         })
     }
 
     fn connection_manager(&self) -> Value {
-        let mut http_filters: Vec<Value> = self.wasm_filters.iter().map(WasmFilter::to_config).collect();
+        let mut http_filters: Vec<Value> = self.wasm_filters.iter().map(|f| f.to_config(WASM)).collect();
         http_filters
             .push(json!({ "name": "envoy.filters.http.router", "typed_config": { "@type": ROUTER } }));
         let access_log: Vec<Value> = self
@@ -258,6 +268,8 @@ const CONNECTION_MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.n
 const FILE_ACCESS_LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 const STRING_VALUE: &str = "type.googleapis.com/google.protobuf.StringValue";
+const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
+const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
 #[cfg(test)]
