@@ -31,6 +31,19 @@ impl PropertyValue {
         Self::Bytes(value.as_ref().to_vec())
     }
 
+    /// What a path leads to from here: keys of maps, decimal indexes of lists. An empty path is the value itself.
+    pub fn get(&self, path: &[&[u8]]) -> Option<&Self> {
+        let Some((first, rest)) = path.split_first() else { return Some(self) };
+        let inner = match self {
+            Self::Map(pairs) => pairs.iter().find(|(key, _)| key == first).map(|(_, value)| value),
+            Self::List(values) => {
+                std::str::from_utf8(first).ok()?.parse::<usize>().ok().and_then(|index| values.get(index))
+            }
+            _ => None,
+        };
+        inner?.get(rest)
+    }
+
     /// Writes the encoding into `out`, which is cleared first. False when there is none, as for null.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) -> bool {
         out.clear();
@@ -116,6 +129,18 @@ mod tests {
         assert_eq!(out.len(), 35, "spec: proxy-wasm-host §2.1");
         assert!(!PropertyValue::Null.encode(&mut out));
         assert!(!PropertyValue::List(vec![PropertyValue::Null]).encode(&mut out));
+    }
+
+    #[test]
+    fn a_path_leads_through_maps_and_lists() {
+        let text = PropertyValue::text;
+        let list = PropertyValue::List(vec![text("zero"), text("one")]);
+        let map = PropertyValue::Map(vec![(b"list".to_vec(), list)]);
+        assert_eq!(map.get(&[b"list", b"1"]), Some(&text("one")));
+        for nowhere in [&[&b"list"[..], b"2"][..], &[b"list", b"x"], &[b"none"], &[b"list", b"1", b"x"]] {
+            assert_eq!(map.get(nowhere), None);
+        }
+        assert_eq!(map.get(&[]), Some(&map));
     }
 
     #[test]

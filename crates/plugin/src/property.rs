@@ -39,10 +39,50 @@ fn attribute(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
         }
         [b"connection", b"mtls"] => Some(PropertyValue::Bool(false)),
         [b"connection", b"requested_server_name"] => Some(PropertyValue::text("")),
+        [b"connection", b"transport_failure_reason" | b"termination_details"] => None,
         [b"upstream", field] => upstream(info, field),
+        [b"filter_state"] => Some(PropertyValue::Map(
+            data.properties
+                .iter()
+                .map(|(path, value)| ([FILTER_STATE_PREFIX, path].concat(), PropertyValue::text(value)))
+                .collect(),
+        )),
+        [b"filter_state", key @ ..] => {
+            let key = key.join(&0);
+            data.properties.get(key.strip_prefix(FILTER_STATE_PREFIX)?).map(PropertyValue::text)
+        }
+        [b"upstream_filter_state"] => info.upstream_host.map(|_| PropertyValue::Map(Vec::new())),
+        [b"metadata" | b"cluster_metadata" | b"route_metadata" | b"listener_metadata", rest @ ..] => {
+            metadata(info, path.first()?, rest)
+        }
+        [b"xds", b"filter_chain_name"] => Some(PropertyValue::text("")),
+        [b"xds", kind, rest @ ..] if kind.ends_with(b"_metadata") => metadata(info, kind, rest),
         [b"xds", b"route_name"] | [b"route_name"] => named(&info.route_name),
         [b"xds", b"virtual_host_name"] => named(&info.virtual_host_name),
         [b"xds", b"cluster_name"] | [b"cluster_name"] => named(&info.cluster_name),
+        _ => None,
+    }
+}
+
+/// Before the names of what plug-ins store, where everything that is stored on a stream is seen.
+const FILTER_STATE_PREFIX: &[u8] = b"wasm.";
+
+/// Metadata of the stream, or of what serves it. A gateway whose manifests set none has empty ones, as Envoy has.
+fn metadata(info: &StreamInfo, kind: &[u8], field: &[&[u8]]) -> Option<PropertyValue> {
+    let exists = match kind {
+        b"metadata" | b"listener_metadata" => true,
+        b"route_metadata" | b"virtual_host_metadata" => !info.route_name.is_empty(),
+        b"cluster_metadata" => !info.cluster_name.is_empty(),
+        // Envoy has a null there.
+        b"upstream_host_metadata" | b"upstream_host_locality_metadata" if field.is_empty() => {
+            return info.upstream_host.map(|_| PropertyValue::Null);
+        }
+        _ => false,
+    };
+    match field {
+        // A message without fields.
+        [] if exists => Some(PropertyValue::text("")),
+        [b"filter_metadata" | b"typed_filter_metadata"] if exists => Some(PropertyValue::Map(Vec::new())),
         _ => None,
     }
 }
@@ -104,6 +144,7 @@ fn response(data: &StreamData, field: &[u8]) -> Option<PropertyValue> {
         b"code_details" if data.response.is_some() || !info.response_code_details.is_empty() => {
             Some(PropertyValue::text(info.response_code_details.as_bytes()))
         }
+        b"backend_latency" => info.backend_latency.map(PropertyValue::Duration),
         b"flags" => Some(PropertyValue::Int(flags(info.response_flags))),
         b"size" => Some(size(info.bytes_sent)),
         b"total_size" => {
@@ -146,6 +187,11 @@ fn upstream(info: &StreamInfo, field: &[u8]) -> Option<PropertyValue> {
         b"address" => info.upstream_host.map(|a| PropertyValue::text(a.to_string())),
         b"port" => info.upstream_host.map(|a| PropertyValue::Int(a.port().into())),
         b"local_address" => info.upstream_local.map(|a| PropertyValue::text(a.to_string())),
+        // A message without fields: endpoints have no locality yet.
+        b"locality" => info.upstream_host.map(|_| PropertyValue::text("")),
+        b"transport_failure_reason" => info.upstream_host.map(|_| PropertyValue::text("")),
+        b"cx_pool_ready_duration" => info.upstream_ready.map(PropertyValue::Duration),
+        b"num_endpoints" => Some(PropertyValue::Int(info.upstream_endpoints.into())),
         b"request_attempt_count" => Some(PropertyValue::Int(info.upstream_attempts.into())),
         _ => None,
     }

@@ -45,16 +45,14 @@ pub struct PluginServices {
     level: LogLevelCell,
     /// Endpoints by cluster.
     clusters: Arc<ArcSwap<BTreeMap<Arc<str>, Vec<SocketAddr>>>>,
-    node: Arc<Vec<(Vec<u8>, PropertyValue)>>,
+    node: Arc<PropertyValue>,
     budget: Arc<LogBudget>,
 }
 
 impl PluginServices {
-    /// Services that throw away log lines below the cell's level. `node` is what `xds.node` shows: names of fields and
-    /// their text. A plug-in may log so many bytes a second, and some seconds' worth at once; 0 is no limit.
-    pub fn new(level: LogLevelCell, node: &[(&str, &str)], log_bytes_per_second: u64) -> Self {
-        let field = |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), PropertyValue::text(value));
-        let node = Arc::new(node.iter().map(field).collect());
+    /// Services that throw away log lines below the cell's level. `node` is what `xds.node` shows. A plug-in may log so many bytes a second, and some seconds' worth at once; 0 is no limit.
+    pub fn new(level: LogLevelCell, node: PropertyValue, log_bytes_per_second: u64) -> Self {
+        let node = Arc::new(node);
         Self { level, clusters: Arc::default(), node, budget: Arc::new(LogBudget::new(log_bytes_per_second)) }
     }
 
@@ -113,14 +111,12 @@ impl Services for PluginServices {
     }
 
     fn property(&self, _: &PluginContext, path: &[&[u8]]) -> Option<PropertyValue> {
-        let field = match path {
-            [b"xds", b"node"] | [b"node"] => return Some(PropertyValue::Map(self.node.to_vec())),
-            [b"xds", b"node", field] | [b"node", field] => *field,
+        match path {
+            [b"xds", b"node", field @ ..] | [b"node", field @ ..] => self.node.get(field).cloned(),
             // An ingress gateway's listeners are outbound listeners to Istio.
-            [b"xds", b"listener_direction"] | [b"listener_direction"] => return Some(PropertyValue::Int(2)),
-            _ => return None,
-        };
-        self.node.iter().find(|(name, _)| name == field).map(|(_, value)| value.clone())
+            [b"xds", b"listener_direction"] | [b"listener_direction"] => Some(PropertyValue::Int(2)),
+            _ => None,
+        }
     }
 
     fn log_level(&self) -> LogLevel {

@@ -133,6 +133,8 @@ impl Exchange {
             route.as_ref().map_or_else(|| Arc::clone(&no_name), |r| Arc::clone(&r.virtual_host));
         data.info.route_name = route.as_ref().map_or_else(|| Arc::clone(&no_name), |r| Arc::clone(&r.name));
         data.info.cluster_name = cluster.as_ref().map_or(no_name, |c| Arc::clone(&c.name));
+        data.info.upstream_endpoints =
+            cluster.as_ref().map_or(0, |c| u32::try_from(c.endpoints.len()).unwrap_or(u32::MAX));
         (self.route, self.cluster) = (route, cluster);
     }
 

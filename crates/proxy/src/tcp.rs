@@ -32,6 +32,9 @@ pub(crate) async fn serve(
     let info = StreamInfo {
         route_name: Arc::clone(&target.route_name),
         cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.name)),
+        upstream_endpoints: cluster
+            .as_ref()
+            .map_or(0, |c| u32::try_from(c.endpoints.len()).unwrap_or(u32::MAX)),
         ..info(worker, addresses)
     };
     let mut proxied = Proxied::new((worker, generation), listener, client, info, addresses).await;

@@ -40,6 +40,12 @@ pub struct StreamInfo {
     pub upstream_attempts: u32,
     /// From the request being sent to the response head, milliseconds.
     pub upstream_service_time_ms: Option<u64>,
+    /// From the request being sent to the end of the response, as far as the endpoint is concerned; set when it comes.
+    pub backend_latency: Option<Duration>,
+    /// How long the request waited for a connection to the endpoint.
+    pub upstream_ready: Option<Duration>,
+    /// Endpoints of the cluster.
+    pub upstream_endpoints: u32,
     /// Why the response is what it is; empty when a plug-in gave no reason.
     pub response_code_details: std::borrow::Cow<'static, str>,
     /// Envoy's short flags; empty when all went well.
@@ -73,6 +79,9 @@ impl StreamInfo {
             upstream_local: None,
             upstream_attempts: 0,
             upstream_service_time_ms: None,
+            backend_latency: None,
+            upstream_ready: None,
+            upstream_endpoints: 0,
             response_code_details: "".into(),
             response_flags: "",
             bytes_received: 0,
@@ -92,6 +101,11 @@ impl PropertyStore {
     /// A stored value.
     pub fn get(&self, path: &[u8]) -> Option<&[u8]> {
         self.0.iter().find(|(key, _)| key == path).map(|(_, value)| value.as_slice())
+    }
+
+    /// All of them, path and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.iter().map(|(path, value)| (path.as_slice(), value.as_slice()))
     }
 
     /// Stores a value; false when there are too many.

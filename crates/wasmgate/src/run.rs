@@ -1,5 +1,6 @@
 //! `wasmgate run`: a gateway from its parts.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use wasmgate_artifact::{
     ChildCompiler, CompileCache, CompileLimits, Fetcher, FetcherOptions, Store as ModuleStore,
 };
 use wasmgate_config::{FolderSource, GatewayIdentity, Store};
-use wasmgate_host::{Engine, EpochTicker, MetricRegistry, Process, SharedState};
+use wasmgate_host::{Engine, EpochTicker, MetricRegistry, Process, PropertyValue, SharedState};
 use wasmgate_plugin::{Compiler, ManagerOptions, PluginManager, PluginServices};
 use wasmgate_proxy::{AccessLogSink, Gateway, Settings};
 
@@ -55,11 +56,9 @@ impl PluginParts {
             compiler: ChildCompiler::new(program, CompileLimits::default()),
             cache: Box::new(CompileCache::open(&cache.join("compiled"))?),
         };
-        let node_id = format!("router~~{}~{}.svc.cluster.local", config.namespace, config.namespace);
-        let node =
-            [("id", node_id.as_str()), ("cluster", &config.namespace), ("user_agent_name", "wasmgate")];
+        let node = node(&config.namespace, &config.labels.0);
         let services =
-            PluginServices::new(levels.wasm_cell(), &node, u64::from(config.plugin_log_limit) << 10);
+            PluginServices::new(levels.wasm_cell(), node, u64::from(config.plugin_log_limit) << 10);
         let metrics = MetricRegistry::default();
         let process = Process {
             services: Arc::new(services.clone()),
@@ -86,6 +85,24 @@ fn default_cache_dir() -> PathBuf {
         // One of our own below a folder that everybody writes to; the store refuses one that somebody else made.
         None => std::env::temp_dir().join(format!("wasmgate-{}", rustix::process::geteuid().as_raw())),
     }
+}
+
+/// What `xds.node` shows of this gateway, in Istio's words.
+fn node(namespace: &str, labels: &BTreeMap<String, String>) -> PropertyValue {
+    let text = |value: &str| PropertyValue::text(value);
+    let map = |pairs: Vec<(&str, PropertyValue)>| {
+        PropertyValue::Map(pairs.into_iter().map(|(name, value)| (name.into(), value)).collect())
+    };
+    let labels = labels.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
+    map(vec![
+        ("id", text(&format!("router~~{namespace}~{namespace}.svc.cluster.local"))),
+        ("cluster", text(namespace)),
+        ("metadata", map(vec![("NAMESPACE", text(namespace)), ("LABELS", map(labels))])),
+        // A message without fields.
+        ("locality", text("")),
+        ("user_agent_name", text("wasmgate")),
+        ("user_agent_version", text(env!("CARGO_PKG_VERSION"))),
+    ])
 }
 
 pub(crate) fn identity(config: &ConfigArguments) -> GatewayIdentity {

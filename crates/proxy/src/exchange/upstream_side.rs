@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -31,7 +31,7 @@ type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
 pub(super) enum Upstream {
     /// The request has not left the chain.
     Waiting,
-    Connecting(Connecting, SocketAddr),
+    Connecting(Connecting, SocketAddr, Instant),
     Active(Box<UpstreamConnection>),
     /// Complete, failed, or not needed.
     Over,
@@ -48,16 +48,18 @@ impl Exchange {
                 }
                 None => false,
             },
-            Upstream::Connecting(future, address) => {
+            Upstream::Connecting(future, address, since) => {
                 if self.stream.state() != StreamState::Open {
                     self.upstream = Upstream::Over;
                     return true;
                 }
-                let address = *address;
+                let (address, since) = (*address, *since);
                 match future.as_mut().poll(cx) {
                     Poll::Pending => return false,
                     Poll::Ready(Ok(stream)) => {
-                        let connection = UpstreamConnection::new(stream, address, Instant::now());
+                        let now = Instant::now();
+                        let connection = UpstreamConnection::new(stream, address, now);
+                        self.stream.data_mut().info.upstream_ready = Some(now.duration_since(since));
                         self.begin(Box::new(connection));
                     }
                     Poll::Ready(Err(e)) => {
@@ -107,6 +109,7 @@ impl Exchange {
         let worker = Rc::clone(&self.downstream.worker);
         let idle = if may_reuse { worker.pool.borrow_mut().take(address) } else { None };
         if let Some(connection) = idle {
+            self.stream.data_mut().info.upstream_ready = Some(Duration::ZERO);
             return self.begin(connection);
         }
         self.counters(|c| c.connections.increment());
@@ -117,7 +120,7 @@ impl Exchange {
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             }
         };
-        self.upstream = Upstream::Connecting(Box::pin(connect), address);
+        self.upstream = Upstream::Connecting(Box::pin(connect), address, Instant::now());
         self.stream.data_mut().info.upstream_host = Some(address);
     }
 
@@ -235,10 +238,12 @@ impl Exchange {
 
     /// The endpoint's answer is complete: its connection is free for the next request.
     fn release(&mut self) {
-        if let Upstream::Active(connection) = std::mem::replace(&mut self.upstream, Upstream::Over)
-            && connection.is_reusable()
-        {
-            self.downstream.worker.pool.borrow_mut().put(connection, Instant::now());
+        if let Upstream::Active(connection) = std::mem::replace(&mut self.upstream, Upstream::Over) {
+            let now = Instant::now();
+            self.stream.data_mut().info.backend_latency = self.sent.map(|sent| now.duration_since(sent));
+            if connection.is_reusable() {
+                self.downstream.worker.pool.borrow_mut().put(connection, now);
+            }
         }
     }
 
