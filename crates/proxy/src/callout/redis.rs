@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -133,8 +133,9 @@ impl Connection {
 
     async fn exchange(&mut self, query: &[u8]) -> Option<Bytes> {
         self.stream.write_all(query).await.ok()?;
+        let mut scan = ReplyScan::default();
         loop {
-            match reply_len(&self.input, 0) {
+            match scan.length(&self.input) {
                 Ok(Some(len)) => return Some(self.input.split_to(len).freeze()),
                 Ok(None) if self.input.len() < REPLY_BYTES_MAX => {}
                 Ok(None) | Err(NotResp) => return None,
@@ -150,42 +151,79 @@ impl Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct NotResp;
 
-/// The length of the reply at the beginning of `input`; `None` while it is not complete.
-fn reply_len(input: &[u8], depth: usize) -> Result<Option<usize>, NotResp> {
-    let Some(end) = input.windows(2).position(|w| w == b"\r\n") else { return Ok(None) };
-    let line = input.get(1..end).unwrap_or_default();
-    let after = end + 2;
-    let count = || -> Result<Option<usize>, NotResp> {
-        let text = std::str::from_utf8(line).map_err(|_| NotResp)?;
-        // -1 is null.
-        let number: i64 = text.parse().map_err(|_| NotResp)?;
-        Ok(usize::try_from(number).ok())
-    };
-    match input.first() {
-        Some(b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(') => Ok(Some(after)),
-        Some(b'$' | b'!' | b'=') => {
-            let Some(len) = count()? else { return Ok(Some(after)) };
-            let total = after.checked_add(len).and_then(|t| t.checked_add(2)).ok_or(NotResp)?;
-            Ok((input.len() >= total).then_some(total))
-        }
-        Some(kind @ (b'*' | b'~' | b'>' | b'%')) => {
-            if depth >= DEPTH_MAX {
-                return Err(NotResp);
+/// How far a reply has been looked through: bytes that have been seen are not looked at again, however many pieces it
+/// comes in.
+#[derive(Debug, Default)]
+struct ReplyScan {
+    /// Where the next element begins.
+    at: usize,
+    /// Up to here there is no end of that element's line.
+    searched: usize,
+    /// Elements that are still to come in each array that is open, the innermost last.
+    open: Vec<usize>,
+}
+
+impl ReplyScan {
+    /// The length of the reply at the beginning of `input`, which has grown since the last call; `None` while it is not
+    /// complete.
+    fn length(&mut self, input: &[u8]) -> Result<Option<usize>, NotResp> {
+        loop {
+            let unseen = input.get(self.searched..).unwrap_or_default();
+            let Some(found) = unseen.windows(2).position(|w| w == b"\r\n") else {
+                self.searched = input.len().saturating_sub(1).max(self.at);
+                return Ok(None);
+            };
+            let end = self.searched + found;
+            let line = input.get(self.at..end).unwrap_or_default();
+            let (kind, line) = line.split_first().ok_or(NotResp)?;
+            let mut after = end + 2;
+            match kind {
+                b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {}
+                b'$' | b'!' | b'=' => {
+                    if let Some(len) = count(line)? {
+                        after = after.checked_add(len).and_then(|t| t.checked_add(2)).ok_or(NotResp)?;
+                    }
+                    if input.len() < after {
+                        self.searched = end;
+                        return Ok(None);
+                    }
+                }
+                b'*' | b'~' | b'>' | b'%' => {
+                    let items = count(line)?.unwrap_or(0);
+                    let items = if *kind == b'%' { items.checked_mul(2).ok_or(NotResp)? } else { items };
+                    if self.open.len() >= DEPTH_MAX {
+                        return Err(NotResp);
+                    }
+                    // One more for itself: it ends with its last element.
+                    self.open.push(items.saturating_add(1));
+                }
+                _ => return Err(NotResp),
             }
-            let items = count()?.unwrap_or(0);
-            let items = if *kind == b'%' { items.checked_mul(2).ok_or(NotResp)? } else { items };
-            let mut rest = input;
-            rest.advance(after);
-            let mut total = after;
-            for _ in 0..items {
-                let Some(len) = reply_len(rest, depth + 1)? else { return Ok(None) };
-                rest.advance(len);
-                total += len;
+            (self.at, self.searched) = (after, after);
+            if self.is_over() {
+                return Ok(Some(after));
             }
-            Ok(Some(total))
         }
-        _ => Err(NotResp),
     }
+
+    /// An element is over, and with it every array whose last one it is; whether the reply is.
+    fn is_over(&mut self) -> bool {
+        while let Some(left) = self.open.last_mut() {
+            *left -= 1;
+            if *left > 0 {
+                return false;
+            }
+            self.open.pop();
+        }
+        true
+    }
+}
+
+/// A count in an element's line; -1 is null.
+fn count(line: &[u8]) -> Result<Option<usize>, NotResp> {
+    let text = std::str::from_utf8(line).map_err(|_| NotResp)?;
+    let number: i64 = text.parse().map_err(|_| NotResp)?;
+    Ok(usize::try_from(number).ok())
 }
 
 #[cfg(test)]
@@ -208,6 +246,10 @@ mod tests {
         assert_eq!(clients.client("b.two".into(), "redis").options.password, "");
     }
 
+    fn reply_len(input: &[u8]) -> Result<Option<usize>, NotResp> {
+        ReplyScan::default().length(input)
+    }
+
     #[test]
     fn replies_end_where_they_end() {
         for whole in [
@@ -223,23 +265,38 @@ mod tests {
             "*1\r\n*1\r\n$0\r\n\r\n",
         ] {
             let followed = format!("{whole}+next\r\n");
-            assert_eq!(reply_len(followed.as_bytes(), 0), Ok(Some(whole.len())), "{whole:?}");
+            assert_eq!(reply_len(followed.as_bytes()), Ok(Some(whole.len())), "{whole:?}");
             for cut in 1..whole.len() {
                 let part = whole.as_bytes().split_at(cut).0;
-                assert_eq!(reply_len(part, 0), Ok(None), "{whole:?} cut at {cut}");
+                assert_eq!(reply_len(part), Ok(None), "{whole:?} cut at {cut}");
             }
         }
         for bad in ["x\r\n", "$a\r\n", "*x\r\n", "HTTP/1.1 400 Bad Request\r\n"] {
-            assert_eq!(reply_len(bad.as_bytes(), 0), Err(NotResp), "{bad:?}");
+            assert_eq!(reply_len(bad.as_bytes()), Err(NotResp), "{bad:?}");
         }
         let deep = "*1\r\n".repeat(100);
-        assert_eq!(reply_len(deep.as_bytes(), 0), Err(NotResp));
+        assert_eq!(reply_len(deep.as_bytes()), Err(NotResp));
     }
 
     proptest! {
         #[test]
+        fn pieces_are_as_the_whole(bytes in "[*$+:%~0-9\\-]{0,3}(\r\n)?[*$+%]?[0-3a]?(\r\n){0,2}([+$][0-2]?\r\n){0,4}") {
+            let bytes = bytes.as_bytes();
+            let whole = reply_len(bytes);
+            let mut scan = ReplyScan::default();
+            let mut pieces = Ok(None);
+            for end in 0..=bytes.len() {
+                pieces = scan.length(bytes.get(..end).unwrap_or_default());
+                if pieces != Ok(None) {
+                    break;
+                }
+            }
+            prop_assert_eq!(pieces, whole);
+        }
+
+        #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = reply_len(&bytes, 0);
+            let _ = reply_len(&bytes);
         }
     }
 }
