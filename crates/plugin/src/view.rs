@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use wasmgate_host::{BufferType, EditOutcome, HeaderEdit, MapType, PropertyValue, StreamContext};
+use wasmgate_host::{
+    BufferType, EditOutcome, FilterStateOutcome, HeaderEdit, MapType, PropertyValue, StreamContext,
+};
 use wasmgate_stream::{Direction, EditError, RequestHead, ResponseHead, StreamData};
 
 use crate::property;
@@ -102,6 +104,20 @@ impl StreamContext for WasmStream {
             _ => {}
         }
         self.0.properties.set(path, value)
+    }
+
+    /// Of Envoy's objects those that mean something here (spec: proxy-wasm-host §13).
+    fn set_filter_state(&mut self, key: &[u8], value: &[u8]) -> FilterStateOutcome {
+        if key != b"envoy.tcp_proxy.cluster" || !self.0.is_tcp {
+            return FilterStateOutcome::UnknownKey;
+        }
+        match std::str::from_utf8(value) {
+            Ok(name) if !name.is_empty() => {
+                self.0.cluster_override = Some(name.into());
+                FilterStateOutcome::Done
+            }
+            _ => FilterStateOutcome::BadValue,
+        }
     }
 
     fn clear_route_cache(&mut self) {

@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use wasmgate_config::TcpTarget;
 use wasmgate_stream::StreamInfo;
 
-use self::proxied::{Proxied, Upstream};
+use self::proxied::{Proxied, Upstream, count};
 use crate::transport::Transport;
 use crate::worker::WorkerContext;
 use crate::worker_generation::WorkerGeneration;
@@ -32,9 +32,7 @@ pub(crate) async fn serve(
     let info = StreamInfo {
         route_name: Arc::clone(&target.route_name),
         cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.name)),
-        upstream_endpoints: cluster
-            .as_ref()
-            .map_or(0, |c| u32::try_from(c.endpoints.len()).unwrap_or(u32::MAX)),
+        upstream_endpoints: count(cluster.as_deref()),
         ..info(worker, addresses)
     };
     let mut proxied = Proxied::new((worker, generation), listener, client, info, addresses).await;

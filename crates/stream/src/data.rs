@@ -141,6 +141,8 @@ pub struct StreamData {
     pub route_stale: bool,
     /// A filter wants the route to stay what it is, whatever is edited.
     pub route_pinned: bool,
+    /// The cluster that a filter has chosen for a TCP connection, by name. Counts until the connection to it begins.
+    pub cluster_override: Option<Box<str>>,
     /// The endpoint that a filter has chosen. One that the cluster does not have is ignored.
     pub upstream_override: Option<SocketAddr>,
     /// Bytes of the request body that filters may buffer, as one of them asked for; up to
@@ -172,6 +174,7 @@ impl StreamData {
             properties: PropertyStore::default(),
             route_stale: false,
             route_pinned: false,
+            cluster_override: None,
             upstream_override: None,
             request_buffer_bytes_max: None,
             response_buffer_bytes_max: None,

@@ -169,6 +169,18 @@ fn a_connection_waits_for_the_answer_to_a_call_out() {
 }
 
 #[test]
+fn a_plug_in_chooses_the_cluster() {
+    let other = Upstream::start(Behaviour::Answer(b"elsewhere".to_vec())).unwrap();
+    let scene = Scene::before(nobody(), Some("  pluginConfig: {mode: elsewhere}\n"), Some(&other));
+    let mut client = scene.connect();
+    scene.says(&mut client, "get / http/1.1\r\n\r\n", "<elsewhere");
+    drop(client);
+    scene.gateway.wait_for_log("tcp goes elsewhere: Ok(").unwrap();
+    let line = wait_until(Instant::now() + PATIENCE, || scene.gateway.access_log().pop()).unwrap();
+    assert!(line.contains("\"upstream_cluster\":\"outbound|80||auth.default.svc.cluster.local\""), "{line}");
+}
+
+#[test]
 fn a_plug_in_that_panics_costs_the_connections_of_its_vm_or_lets_them_pass() {
     let scene = Scene::new(Some(""), None);
     let mut client = scene.connect();

@@ -205,6 +205,13 @@ impl Proxied<'_> {
     fn connect(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.upstream {
             Upstream::Waiting if self.connection.is_ready() && !self.connection.is_closing() => {
+                if let Some(data) = self.connection.data_mut()
+                    && let Some(name) = data.cluster_override.take()
+                {
+                    self.cluster = self.generation.cluster_named(&name);
+                    data.info.cluster_name = name.into();
+                    data.info.upstream_endpoints = count(self.cluster.as_deref());
+                }
                 let address = self.cluster.as_ref().and_then(|c| self.generation.endpoint(c));
                 let Some(address) = address else {
                     self.fail(if self.cluster.is_some() { "UH" } else { "NR" });
@@ -373,6 +380,11 @@ impl Proxied<'_> {
         // Over it, or with an error, the client gets what the system makes of it.
         let _ = tokio::time::timeout(self.worker.settings.delayed_close_max, rest).await;
     }
+}
+
+/// Endpoints of a cluster.
+pub(super) fn count(cluster: Option<&Cluster>) -> u32 {
+    cluster.map_or(0, |c| u32::try_from(c.endpoints.len()).unwrap_or(u32::MAX))
 }
 
 /// Also when the connection's task is aborted, after a drain that takes too long.

@@ -4,17 +4,28 @@ use std::time::Duration;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, RootContext, StreamContext};
-use proxy_wasm::types::{Action, ContextType, LogLevel, PeerType};
+use proxy_wasm::types::{Action, ContextType, LogLevel, PeerType, Status};
 
 const AUTH: &str = "outbound|80||auth.default.svc.cluster.local";
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Trace);
-    proxy_wasm::set_root_context(|_| Box::new(Root { asks: false }));
+    proxy_wasm::set_root_context(|_| Box::new(Root { asks: false, elsewhere: false }));
 }}
 
 struct Root {
     asks: bool,
+    elsewhere: bool,
+}
+
+/// `1: string path, 2: string value`, both shorter than 128 bytes.
+fn set_filter_state(path: &str, value: &str) -> Result<Option<Vec<u8>>, Status> {
+    let mut arguments = Vec::new();
+    for (field, text) in [(1, path), (2, value)] {
+        arguments.extend([field << 3 | 2, text.len() as u8]);
+        arguments.extend_from_slice(text.as_bytes());
+    }
+    hostcalls::call_foreign_function("set_envoy_filter_state", Some(&arguments))
 }
 
 impl Context for Root {}
@@ -23,11 +34,12 @@ impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
         let configuration = self.get_plugin_configuration().unwrap_or_default();
         self.asks = String::from_utf8_lossy(&configuration).contains("ask");
+        self.elsewhere = String::from_utf8_lossy(&configuration).contains("elsewhere");
         true
     }
 
     fn create_stream_context(&self, _: u32) -> Option<Box<dyn StreamContext>> {
-        Some(Box::new(Connection { asks: self.asks }))
+        Some(Box::new(Connection { asks: self.asks, elsewhere: self.elsewhere }))
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -37,6 +49,7 @@ impl RootContext for Root {
 
 struct Connection {
     asks: bool,
+    elsewhere: bool,
 }
 
 impl Connection {
@@ -59,6 +72,10 @@ impl StreamContext for Connection {
         let source = self.get_property(vec!["source", "address"]).unwrap_or_default();
         let path = self.get_property(vec!["request", "path"]);
         log::info!("tcp connection from {}, path {path:?}", String::from_utf8_lossy(&source));
+        if self.elsewhere {
+            let set = set_filter_state("envoy.tcp_proxy.cluster", AUTH);
+            log::info!("tcp goes elsewhere: {set:?}");
+        }
         if self.asks {
             self.ask();
             return Action::Pause;
