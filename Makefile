@@ -33,10 +33,10 @@ bench: ## Run nginx, HAProxy, Envoy and Wasmgate in turn; report in bench/out
 		--rust-plugin examples/plugins/rust/header-authorization/header-authorization.wasm \
 		--calls-plugin target/plugins/wasm32-wasip1/release/calls.wasm $(BENCH_ARGS)
 
-conformance: ## Run every Proxy-Wasm behaviour on HOST=wasmgate|envoy|both in LANGUAGE and print the matrix
+conformance: ## Run every Proxy-Wasm behaviour on HOST=wasmgate|in-process|envoy|both|all in LANGUAGE and print the matrix
 	./scripts/test-deps
 	cargo build --release --locked -p wasmgate -p wasmgate-conformance
-	./target/release/wasmgate-conformance --host $(or $(HOST),both) --language $(or $(LANGUAGE),rust,go,c,assemblyscript)
+	./target/release/wasmgate-conformance --host $(or $(HOST),all) --language $(or $(LANGUAGE),rust,go,c,assemblyscript)
 
 differential: ## Compare COUNT (2000) random scripts on Wasmgate and Envoy, from SEED on, in LANGUAGE (rust,go)
 	./scripts/test-deps

@@ -13,7 +13,7 @@ struct File {
 }
 
 /// One behaviour.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
     /// Its name, a word.

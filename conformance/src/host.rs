@@ -76,6 +76,18 @@ impl Host {
         }
     }
 
+    /// Whether it runs, and without the plug-in.
+    #[must_use]
+    pub fn has_refused(&self) -> bool {
+        match self {
+            Self::Wasmgate(gateway) => {
+                let plugin = gateway.plugin("istio-system.script");
+                plugin.and_then(|p| p.get("serving_image").cloned()).is_none_or(|image| image.is_null())
+            }
+            Self::Envoy(_) => false,
+        }
+    }
+
     /// Whether its process still runs.
     #[must_use]
     pub fn is_alive(&mut self) -> bool {

@@ -7,13 +7,16 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use wasmgate_conformance::campaign::Campaign;
 use wasmgate_conformance::language::Language;
-use wasmgate_conformance::suite::{Column, Options, run_suite};
+use wasmgate_conformance::suite::{Column, Kind, Options, run_suite};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Which {
     Wasmgate,
+    InProcess,
     Envoy,
+    /// Wasmgate and Envoy
     Both,
+    All,
 }
 
 /// Runs Proxy-Wasm behaviours on Wasmgate and on Envoy.
@@ -75,14 +78,16 @@ fn main() -> ExitCode {
 fn suite(arguments: Arguments, out: &mut dyn Write) -> Result<bool, String> {
     let Arguments { host, language, cases, module, filter, wasmgate, peers_dir, record, crashes, .. } =
         arguments;
-    let hosts: &[bool] = match host {
-        Which::Wasmgate => &[false],
-        Which::Envoy => &[true],
-        Which::Both => &[false, true],
+    let hosts: &[Kind] = match host {
+        Which::Wasmgate => &[Kind::Wasmgate],
+        Which::InProcess => &[Kind::InProcess],
+        Which::Envoy => &[Kind::Envoy],
+        Which::Both => &[Kind::Wasmgate, Kind::Envoy],
+        Which::All => &[Kind::InProcess, Kind::Wasmgate, Kind::Envoy],
     };
-    let columns = language.iter().flat_map(|language| {
-        hosts.iter().map(|is_envoy| Column { is_envoy: *is_envoy, language: *language })
-    });
+    let columns = language
+        .iter()
+        .flat_map(|language| hosts.iter().map(|kind| Column { kind: *kind, language: *language }));
     let columns = columns.collect();
     let options = Options { columns, cases, module, filter, wasmgate, peers_dir, record, crashes };
     Ok(run_suite(&options, out)?.failures == 0)

@@ -8,6 +8,7 @@ use wasmgate_testkit::client::{RawAnswer, RawClient};
 use crate::case::{Case, Message};
 use crate::endpoint::{Arrived, Endpoint, PAUSE};
 use crate::host::Host;
+use crate::in_process::InProcess;
 
 /// What could be seen.
 #[derive(Clone, Debug, Default)]
@@ -95,13 +96,31 @@ pub fn run_beside(case: &Case, host: &Host, endpoint: &Endpoint) -> Seen {
     seen(&run, answer, host, endpoint)
 }
 
+/// Runs a case without sockets.
+///
+/// # Errors
+/// A request that cannot be expressed.
+pub fn run_in_process(case: &Case, host: &InProcess) -> std::io::Result<Seen> {
+    let run = name(case);
+    let mut seen = host.run(case, &run)?;
+    let log = host.log();
+    let trace = log.split_once(&format!("trace {run}:")).and_then(|(_, rest)| rest.lines().next());
+    seen.trace = trace.map(|trace| without_empty_ends(trace.trim()));
+    Ok(seen)
+}
+
+/// The name of a run, which no other one has.
+fn name(case: &Case) -> String {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    format!("{}.{}", case.id, RUNS.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Status, headers and body.
 type Answer = (u16, BTreeMap<String, String>, String);
 
 /// Sends the request; the name of this run, and the answer if there was one.
 fn exchange(case: &Case, host: &Host) -> (String, Option<Answer>) {
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    let run = format!("{}.{}", case.id, RUNS.fetch_add(1, Ordering::Relaxed));
+    let run = name(case);
     let answer = RawClient::connect(host.address())
         .and_then(|mut client| {
             send(&mut client, &case.request, &case.id, &run)?;

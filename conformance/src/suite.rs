@@ -8,22 +8,45 @@ use std::path::PathBuf;
 use crate::case::{self, Case};
 use crate::endpoint::Endpoint;
 use crate::host::Host;
+use crate::in_process::InProcess;
 use crate::language::Language;
 use crate::matrix;
-use crate::run::{Seen, run};
+use crate::modules::{self, Hosts};
+use crate::run::{Seen, run, run_in_process};
+
+/// What runs the plug-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Our gateway, over sockets.
+    Wasmgate,
+    /// Our host as a library, in this process.
+    InProcess,
+    /// Envoy, over sockets.
+    Envoy,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Wasmgate => "wasmgate",
+            Self::InProcess => "in process",
+            Self::Envoy => "envoy",
+        }
+    }
+}
 
 /// A host with the interpreter in one language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Envoy, or ours.
-    pub is_envoy: bool,
+    /// The host.
+    pub kind: Kind,
     /// The interpreter's.
     pub language: Language,
 }
 
 impl fmt::Display for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", if self.is_envoy { "envoy" } else { "wasmgate" }, self.language)
+        write!(f, "{}, {}", self.kind.name(), self.language)
     }
 }
 
@@ -48,6 +71,25 @@ pub struct Options {
     pub crashes: bool,
 }
 
+/// A running host.
+enum Running {
+    Gateway(Host),
+    InProcess(Box<InProcess>),
+}
+
+impl Running {
+    /// `None`: its process has ended.
+    fn run(&mut self, case: &Case, endpoint: &Endpoint) -> std::io::Result<Option<Seen>> {
+        match self {
+            Self::Gateway(host) => {
+                let seen = run(case, host, endpoint)?;
+                Ok((seen.answer.is_some() || host.is_alive()).then_some(seen))
+            }
+            Self::InProcess(host) => run_in_process(case, host).map(Some),
+        }
+    }
+}
+
 /// Runs the cases and prints the matrix.
 ///
 /// # Errors
@@ -65,25 +107,31 @@ pub fn run_suite(arguments: &Options, out: &mut dyn Write) -> Result<Totals, Str
             Some(path) => std::path::absolute(path)?,
             None => column.language.build(),
         };
-        if column.is_envoy {
-            return Host::envoy(&arguments.peers_dir, &module, &configuration, endpoint.address());
+        let address = endpoint.address();
+        match column.kind {
+            Kind::Envoy => {
+                Host::envoy(&arguments.peers_dir, &module, &configuration, address).map(Running::Gateway)
+            }
+            Kind::InProcess => InProcess::start(&module, &configuration, address)
+                .map(|host| Running::InProcess(Box::new(host))),
+            Kind::Wasmgate => {
+                let program = std::path::absolute(&arguments.wasmgate)?.display().to_string();
+                Host::wasmgate(&program, &module, &configuration, address).map(Running::Gateway)
+            }
         }
-        let program = std::path::absolute(&arguments.wasmgate)?.display().to_string();
-        Host::wasmgate(&program, &module, &configuration, endpoint.address())
     };
     let mut hosts = Vec::new();
     for column in &arguments.columns {
         hosts.push((*column, start(*column).map_err(|e| format!("{column}: {e}"))?));
     }
     // A host that does not answer any more has crashed: another takes its place.
-    let observe = |case: &Case, column: Column, host: &mut Host| -> Result<Option<Seen>, String> {
+    let observe = |case: &Case, column: Column, host: &mut Running| -> Result<Option<Seen>, String> {
         let error = |e: std::io::Error| format!("{}: {column}: {e}", case.id);
-        let seen = run(case, host, &endpoint).map_err(error)?;
-        if seen.answer.is_none() && !host.is_alive() {
+        let seen = host.run(case, &endpoint).map_err(error)?;
+        if seen.is_none() {
             *host = start(column).map_err(error)?;
-            return Ok(None);
         }
-        Ok(Some(seen))
+        Ok(seen)
     };
     let names: Vec<String> = arguments.columns.iter().map(ToString::to_string).collect();
     let written = |e: std::io::Error| e.to_string();
@@ -95,7 +143,7 @@ pub fn run_suite(arguments: &Options, out: &mut dyn Write) -> Result<Totals, Str
         let mut verdicts = Vec::new();
         let mut notes = Vec::new();
         for (column, host) in &mut hosts {
-            let is_envoy = column.is_envoy;
+            let is_envoy = column.kind == Kind::Envoy;
             let expected = case.expected(is_envoy);
             if expected.trim() == CRASH && !arguments.crashes {
                 verdicts.push(CRASH);
@@ -118,7 +166,7 @@ pub fn run_suite(arguments: &Options, out: &mut dyn Write) -> Result<Totals, Str
         let mut verdicts = Vec::new();
         let mut notes = Vec::new();
         for (column, host) in &mut hosts {
-            let is_envoy = column.is_envoy;
+            let is_envoy = column.kind == Kind::Envoy;
             let wanted = if is_envoy { &cell.envoy } else { &cell.ours };
             if wanted == CRASH && !arguments.crashes {
                 verdicts.push(CRASH);
@@ -141,8 +189,53 @@ pub fn run_suite(arguments: &Options, out: &mut dyn Write) -> Result<Totals, Str
         );
         totals.print(out, &cell.case, &name, &verdicts, &notes).map_err(written)?;
     }
+    run_modules(arguments, &endpoint, &mut totals, out)?;
     totals.report(out).map_err(written)?;
     Ok(totals)
+}
+
+/// Modules that no language's tool chain makes: a table of its own, whose columns have no language.
+fn run_modules(
+    arguments: &Options,
+    endpoint: &Endpoint,
+    totals: &mut Totals,
+    out: &mut dyn Write,
+) -> Result<(), String> {
+    let written = |e: std::io::Error| e.to_string();
+    let mut modules = modules::read(&arguments.cases.with_file_name("modules.yaml"))?;
+    modules.retain(|m| m.id.contains(&arguments.filter));
+    let mut kinds: Vec<Kind> = arguments.columns.iter().map(|c| c.kind).collect();
+    kinds.dedup();
+    if modules.is_empty() || kinds.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = kinds.iter().map(|k| k.name()).collect();
+    let columns = "---|".repeat(kinds.len());
+    writeln!(out, "\n| module | spec | checklist | {} |\n|---|---|---|{columns}", names.join(" | "))
+        .map_err(written)?;
+    let folder = tempfile::tempdir().map_err(written)?;
+    let wasmgate = std::path::absolute(&arguments.wasmgate).map_err(written)?.display().to_string();
+    let hosts = Hosts { wasmgate: &wasmgate, peers: &arguments.peers_dir, folder: folder.path(), endpoint };
+    for module in &modules {
+        let mut verdicts = Vec::new();
+        let mut notes = Vec::new();
+        for kind in &kinds {
+            let (seen, wanted) = (module.run(*kind, &hosts)?, module.expected(*kind));
+            verdicts.push(totals.verdict(seen == wanted, *kind == Kind::Envoy && module.envoy.is_some()));
+            if seen != wanted || arguments.record {
+                notes.push(format!("{}: {seen} instead of {wanted}", kind.name()));
+            }
+        }
+        let case = Case {
+            spec: module.spec.clone(),
+            checklist: module.checklist.clone(),
+            envoy: module.envoy.clone(),
+            why: module.why.clone(),
+            ..Case::default()
+        };
+        totals.print(out, &case, &module.id, &verdicts, &notes).map_err(written)?;
+    }
+    Ok(())
 }
 
 /// What is seen of a host whose process has ended.

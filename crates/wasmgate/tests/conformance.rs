@@ -6,14 +6,17 @@ use std::path::PathBuf;
 
 use wasmgate_conformance::campaign::Campaign;
 use wasmgate_conformance::language::Language;
-use wasmgate_conformance::suite::{Column, Options, run_suite};
+use wasmgate_conformance::suite::{Column, Kind, Options, run_suite};
 use wasmgate_testkit::plugins;
 
 #[test]
 fn every_behaviour_is_as_it_should_be_and_every_difference_from_envoy_has_its_reason() {
     // Every language on ours, and one beside it on Envoy.
-    let ours = Language::ALL.into_iter().map(|language| Column { is_envoy: false, language });
-    let columns = ours.chain([Column { is_envoy: true, language: Language::Rust }]);
+    let ours = Language::ALL.into_iter().map(|language| Column { kind: Kind::Wasmgate, language });
+    let columns = ours.chain([
+        Column { kind: Kind::InProcess, language: Language::Rust },
+        Column { kind: Kind::Envoy, language: Language::Rust },
+    ]);
     let options = Options {
         columns: columns.collect(),
         cases: plugins::repository().join("conformance/cases"),
@@ -29,7 +32,7 @@ fn every_behaviour_is_as_it_should_be_and_every_difference_from_envoy_has_its_re
     let report = String::from_utf8_lossy(&report);
     assert_eq!(totals.failures, 0, "{report}");
     assert!(totals.different.keys().all(|why| !why.is_empty()), "{report}");
-    assert!(totals.all >= 900, "{} behaviours", totals.all);
+    assert!(totals.all >= 1100, "{} behaviours", totals.all);
 }
 
 #[test]
