@@ -155,9 +155,12 @@ fn differ(ours: &[String], theirs: &[String]) -> bool {
     !ours.iter().map(|l| alike(l)).eq(theirs.iter().map(|l| alike(l)))
 }
 
-/// A line without what each host has in its own way: the order of pseudo headers, and whether the framing is among the
-/// headers that a plug-in sees.
+/// A line without what each host has in its own way: the order of pseudo headers, whether the framing is among the
+/// headers that a plug-in sees, and whether two lines of a list stand as one (RFC 9110 §5.3; Envoy joins some names).
 fn alike(line: &str) -> String {
+    let joined = line.strip_prefix("client-header vary: ").map(|value| value.replace('|', ","));
+    let joined = joined.map(|value| format!("client-header vary: {value}"));
+    let line = joined.as_deref().unwrap_or(line);
     let words = line.split(' ').map(|word| match word.strip_prefix("pairs=0:") {
         Some(pairs) => {
             let mut pairs: Vec<&str> =

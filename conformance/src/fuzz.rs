@@ -234,6 +234,8 @@ pub fn generate(seed: u64, pool: &[Known]) -> Case {
         match rng.u8(0..16) {
             0 => {
                 let (status, text) = (rng.u16(200..=599), text(&mut rng, 12));
+                // Envoy closes the connection after each 400 of its own.
+                let status = if status == 400 { 401 } else { status };
                 line(headers, &format!("reply {status} - {text} x-r={seed}"));
                 replied = true;
             }
