@@ -1,14 +1,16 @@
 //! From resources to what the data path runs: a pure function.
 
 mod tcp;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use self::tls::TlsNames;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::endpoint_slice::EndpointSlice;
-use crate::gateway::{AllowedNamespaces, Gateway, GatewayListener, ListenerProtocol};
+use crate::gateway::{AllowedNamespaces, Gateway, GatewayListener, ListenerProtocol, ProtocolClass};
 use crate::http_route::{BackendKind, BackendRef, HttpRoute, PathMatch, Rule};
 use crate::meta::{Position, ResourceId};
 use crate::resource::{Kind, Resource, Spec};
@@ -16,7 +18,9 @@ use crate::route_table::{Backend, Route, RouteMatch, RouteTableBuilder};
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::service_entry::ServiceEntry;
-use crate::snapshot::{Cluster, Credential, Endpoint, Listener, PluginSpec, Snapshot, TcpTarget};
+use crate::snapshot::{
+    Cluster, Credential, Endpoint, Listener, PluginSpec, Snapshot, TcpTarget, TlsListener,
+};
 use crate::wasm_plugin::{PluginType, WasmPlugin};
 
 /// Which gateway this is: decides which plug-ins apply (spec: wasmplugin-and-routing §1.11).
@@ -31,6 +35,7 @@ pub struct GatewayIdentity {
 }
 
 const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+const NO_TLS_PARENT: &str = "NoMatchingParent: names no Gateway with a TLS listener of this sectionName and port that allows routes of this namespace";
 const CLUSTER_DOMAIN: &str = "svc.cluster.local";
 
 type Resources = BTreeMap<ResourceId, Arc<Resource>>;
@@ -213,19 +218,24 @@ impl<'a> Compiler<'a> {
     fn listeners(&mut self, plugins: &[(Arc<PluginSpec>, &'a WasmPlugin)]) -> Vec<Listener> {
         let mut by_address: BTreeMap<SocketAddr, RouteTableBuilder> = BTreeMap::new();
         let mut tcp: BTreeMap<SocketAddr, TcpTarget> = BTreeMap::new();
+        let mut classes: BTreeMap<SocketAddr, ProtocolClass> = BTreeMap::new();
+        let mut names = TlsNames::new();
         let mut gateways: BTreeMap<SocketAddr, Vec<&ResourceId>> = BTreeMap::new();
         for resource in self.of_kind(Kind::Gateway) {
             let Spec::Gateway(gateway) = &resource.spec else { continue };
             for listener in &gateway.listeners {
                 for address in addresses(gateway, listener.port) {
-                    let is_tcp = listener.protocol == ListenerProtocol::Tcp;
-                    if gateways.contains_key(&address) && tcp.contains_key(&address) != is_tcp {
+                    let class = listener.protocol.class();
+                    if classes.get(&address).is_some_and(|other| *other != class) {
                         let text = format!("another Gateway listens on {address} with another protocol");
                         self.report(resource, Severity::Error, listener.at, "spec.listeners", text);
                         continue;
                     }
-                    if is_tcp {
-                        tcp.entry(address).or_default();
+                    classes.insert(address, class);
+                    match listener.protocol {
+                        ListenerProtocol::Tcp => drop(tcp.entry(address).or_default()),
+                        ListenerProtocol::Https => self.add_https(resource, listener, address, &mut names),
+                        ListenerProtocol::Http | ListenerProtocol::Tls => {}
                     }
                     by_address.entry(address).or_insert_with(|| RouteTableBuilder::new(address.port()));
                     gateways.entry(address).or_default().push(&resource.id);
@@ -238,9 +248,26 @@ impl<'a> Compiler<'a> {
         }
         for resource in self.of_kind(Kind::TcpRoute) {
             let Spec::TcpRoute(route) = &resource.spec else { continue };
-            self.attach_tcp(resource, route, &mut tcp);
+            let is_attached = self.attach_tls(resource, route, &mut names);
+            self.attach_tcp(resource, route, &mut tcp, is_attached);
+        }
+        for resource in self.of_kind(Kind::TlsRoute) {
+            let Spec::TlsRoute(route) = &resource.spec else { continue };
+            if !self.attach_tls(resource, route, &mut names) {
+                self.report(
+                    resource,
+                    Severity::Warning,
+                    resource.position,
+                    "spec.parentRefs",
+                    NO_TLS_PARENT.to_owned(),
+                );
+            }
         }
         self.report_unrouted(&tcp, &gateways);
+        // Nothing is served there in plain text instead.
+        by_address.retain(|address, _| {
+            classes.get(address) != Some(&ProtocolClass::Tls) || names.contains_key(address)
+        });
         let mut tcp: BTreeMap<SocketAddr, Arc<TcpTarget>> =
             tcp.into_iter().map(|(address, target)| (address, Arc::new(target))).collect();
         let gateway_name = self.identity.labels.get(GATEWAY_NAME_LABEL);
@@ -262,6 +289,7 @@ impl<'a> Compiler<'a> {
             };
             let target = tcp.remove(&address);
             let is_tcp = target.is_some();
+            let tls = names.remove(&address).map(|entries| Arc::new(TlsListener { entries }));
             let (mut of_streams, mut of_connections) = (Vec::new(), Vec::new());
             for (index, plugin) in plugins.iter().enumerate().filter(|(_, plugin)| applies(plugin)) {
                 match (plugin.1.plugin_type == PluginType::Network, is_tcp) {
@@ -276,6 +304,7 @@ impl<'a> Compiler<'a> {
                 address,
                 routes: Arc::new(routes.build()),
                 tcp: target,
+                tls,
                 plugins: of_streams,
                 network_plugins: of_connections,
             }
@@ -332,7 +361,7 @@ impl<'a> Compiler<'a> {
                 .listeners
                 .iter()
                 .filter(|l| {
-                    l.protocol == ListenerProtocol::Http
+                    l.protocol.is_http()
                         && parent.section.as_ref().is_none_or(|s| *s == l.name)
                         && parent.port.is_none_or(|p| p == l.port)
                 })

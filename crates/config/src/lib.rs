@@ -9,7 +9,9 @@
 //! or the data path. Where to start reading: `compile`, then `wasm_plugin` for the rules that users know best.
 #![warn(missing_docs)]
 
+mod certificate;
 mod compile;
+mod config_map;
 mod decode;
 mod diagnostic;
 mod endpoint_slice;
@@ -29,7 +31,9 @@ mod store;
 mod tcp_route;
 mod wasm_plugin;
 
+pub use certificate::{Certificate, CertificateFacts, ClientAuthorities};
 pub use compile::{GatewayIdentity, compile};
+pub use config_map::ConfigMap;
 pub use diagnostic::{Diagnostic, Severity};
 pub use folder::{FolderError, FolderSource, ManifestFile};
 pub use meta::{ObjectMeta, Position, ResourceId};
@@ -38,7 +42,7 @@ pub use route_table::{Backend, RequestKey, Route, RouteMatch, RouteTable, RouteT
 pub use secret::Secret;
 pub use snapshot::{
     Cluster, Credential, Endpoint, Listener, ModuleUrl, PluginOptions, PluginSpec, PullPolicy, Snapshot,
-    TcpTarget,
+    TcpTarget, TlsEntry, TlsListener, TlsTermination,
 };
 pub use store::{Gap, Store};
 pub use wasm_plugin::{EnvValue, FailStrategy, Phase, PluginType, WasmPlugin};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
+use crate::config_map::ConfigMap;
 use crate::decode::{Fields, Sink};
 use crate::diagnostic::Diagnostic;
 use crate::endpoint_slice::EndpointSlice;
@@ -20,6 +21,8 @@ use crate::wasm_plugin::WasmPlugin;
 /// The kinds that are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// `v1 ConfigMap`
+    ConfigMap,
     /// `discovery.k8s.io/v1 EndpointSlice`
     EndpointSlice,
     /// `gateway.networking.k8s.io/v1 Gateway`
@@ -34,6 +37,8 @@ pub enum Kind {
     ServiceEntry,
     /// `gateway.networking.k8s.io/v1alpha2 TCPRoute`
     TcpRoute,
+    /// `gateway.networking.k8s.io/v1alpha2 TLSRoute`
+    TlsRoute,
     /// `extensions.istio.io/v1alpha1 WasmPlugin`
     WasmPlugin,
 }
@@ -45,6 +50,8 @@ impl Kind {
             ("gateway.networking.k8s.io", "Gateway") => Some(Self::Gateway),
             ("gateway.networking.k8s.io", "HTTPRoute") => Some(Self::HttpRoute),
             ("gateway.networking.k8s.io", "TCPRoute") => Some(Self::TcpRoute),
+            ("gateway.networking.k8s.io", "TLSRoute") => Some(Self::TlsRoute),
+            ("", "ConfigMap") => Some(Self::ConfigMap),
             ("", "Secret") => Some(Self::Secret),
             ("", "Service") => Some(Self::Service),
             ("networking.istio.io", "ServiceEntry") => Some(Self::ServiceEntry),
@@ -55,10 +62,11 @@ impl Kind {
 
     fn versions(self) -> &'static [&'static str] {
         match self {
-            Self::Secret | Self::Service | Self::EndpointSlice => &["v1"],
+            Self::ConfigMap | Self::Secret | Self::Service | Self::EndpointSlice => &["v1"],
             Self::Gateway | Self::HttpRoute => &["v1", "v1beta1"],
             Self::ServiceEntry => &["v1", "v1beta1", "v1alpha3"],
             Self::TcpRoute => &["v1alpha2", "v1"],
+            Self::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
             Self::WasmPlugin => &["v1alpha1"],
         }
     }
@@ -67,6 +75,7 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::ConfigMap => "ConfigMap",
             Self::EndpointSlice => "EndpointSlice",
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
@@ -74,6 +83,7 @@ impl fmt::Display for Kind {
             Self::Service => "Service",
             Self::ServiceEntry => "ServiceEntry",
             Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
             Self::WasmPlugin => "WasmPlugin",
         })
     }
@@ -84,6 +94,7 @@ impl fmt::Display for Kind {
 #[expect(missing_docs, reason = "each variant is its kind")]
 #[allow(private_interfaces, reason = "routing kinds are read by the compiler only")]
 pub enum Spec {
+    ConfigMap(ConfigMap),
     EndpointSlice(EndpointSlice),
     Gateway(Gateway),
     HttpRoute(HttpRoute),
@@ -91,6 +102,7 @@ pub enum Spec {
     Service(Service),
     ServiceEntry(ServiceEntry),
     TcpRoute(TcpRoute),
+    TlsRoute(TcpRoute),
     WasmPlugin(Box<WasmPlugin>),
 }
 
@@ -195,8 +207,9 @@ fn decode_one(node: &Node, file: &Arc<str>, out: &mut Vec<Diagnostic>) -> Vec<Pa
 }
 
 fn decode_spec(kind: Kind, root: &mut Fields<'_>, meta: &ObjectMeta, sink: &mut Sink<'_>) -> Option<Spec> {
-    // Two kinds keep their content beside metadata.
+    // Three kinds keep their content beside metadata.
     match kind {
+        Kind::ConfigMap => return Some(Spec::ConfigMap(ConfigMap::decode(root, sink))),
         Kind::Secret => return Secret::decode(root, sink).map(Spec::Secret),
         Kind::EndpointSlice => return EndpointSlice::decode(root, meta, sink).map(Spec::EndpointSlice),
         _ => {}
@@ -213,8 +226,9 @@ fn decode_spec(kind: Kind, root: &mut Fields<'_>, meta: &ObjectMeta, sink: &mut 
         Kind::Service => Service::decode(&mut spec, sink).map(Spec::Service),
         Kind::ServiceEntry => ServiceEntry::decode(&mut spec, sink).map(Spec::ServiceEntry),
         Kind::TcpRoute => TcpRoute::decode(&mut spec, sink).map(Spec::TcpRoute),
+        Kind::TlsRoute => TcpRoute::decode_tls(&mut spec, sink).map(Spec::TlsRoute),
         Kind::WasmPlugin => WasmPlugin::decode(&mut spec, meta, sink).map(|p| Spec::WasmPlugin(Box::new(p))),
-        Kind::Secret | Kind::EndpointSlice => None,
+        Kind::ConfigMap | Kind::Secret | Kind::EndpointSlice => None,
     };
     spec.finish(sink);
     decoded

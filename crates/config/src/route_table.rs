@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use crate::snapshot::Cluster;
 
 /// Where a share of a route's requests goes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
     /// Relative share.
     pub weight: u32,
@@ -180,7 +180,13 @@ impl RouteTable {
     }
 }
 
-/// The authority without port; an IPv6 literal keeps its brackets.
+impl RouteTable {
+    /// The authority without port; an IPv6 literal keeps its brackets.
+    pub fn host_of(authority: &str) -> &str {
+        host_of(authority)
+    }
+}
+
 fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => host,

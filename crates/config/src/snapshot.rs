@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::certificate::{Certificate, ClientAuthorities};
 use crate::meta::{Position, ResourceId};
 use crate::route_table::{Backend, RouteTable};
 use crate::wasm_plugin::{EnvValue, FailStrategy, Phase};
@@ -33,6 +34,8 @@ pub struct Listener {
     pub routes: Arc<RouteTable>,
     /// Where connections go, if this is a TCP listener.
     pub tcp: Option<Arc<TcpTarget>>,
+    /// Names and certificates, if its connections begin with TLS.
+    pub tls: Option<Arc<TlsListener>>,
     /// Plug-ins of HTTP streams: indexes into [`Snapshot::plugins`], in the order of the chain. None on a TCP listener.
     pub plugins: Vec<usize>,
     /// Plug-ins of connections (`type: NETWORK`), likewise. On an HTTP listener they come before HTTP is spoken.
@@ -40,7 +43,7 @@ pub struct Listener {
 }
 
 /// What the connections of a TCP listener are connected to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TcpTarget {
     /// `<namespace>/<name>` of the route; empty without one.
     pub route_name: Arc<str>,
@@ -61,6 +64,37 @@ impl TcpTarget {
         }
         None
     }
+}
+
+/// TLS of one address.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TlsListener {
+    /// What is behind each name that a client may ask for.
+    pub entries: Vec<TlsEntry>,
+}
+
+/// What is behind one name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsEntry {
+    /// Lower case; may begin with `*.`; `None`: every name that has no entry, and clients that send none.
+    pub hostname: Option<Box<str>>,
+    /// `None`: connections are passed on as they are.
+    pub termination: Option<Arc<TlsTermination>>,
+    /// Where connections go; `None`: they speak HTTP.
+    pub target: Option<Arc<TcpTarget>>,
+}
+
+/// How TLS ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsTermination {
+    /// At least one; the first that fits a client is used.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// Clients must show a certificate of one of these.
+    pub authorities: Option<ClientAuthorities>,
+    /// Older versions than 1.3 are refused.
+    pub is_1_3_only: bool,
+    /// HTTP/2 and HTTP/1.1 are offered.
+    pub is_http: bool,
 }
 
 /// Endpoints under one name.

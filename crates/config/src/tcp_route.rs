@@ -1,6 +1,7 @@
-//! `TCPRoute` of the Gateway API: where the connections of a TCP listener go.
+//! `TCPRoute` and `TLSRoute` of the Gateway API: where the connections of TCP and TLS listeners go.
 
 use crate::decode::{Fields, Sink};
+use crate::gateway::is_hostname;
 use crate::http_route::{BackendRef, PARENTS_MAX, ParentRef, backend, closed, parent};
 use crate::meta::Position;
 
@@ -8,6 +9,10 @@ use crate::meta::Position;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TcpRoute {
     pub(crate) parents: Vec<ParentRef>,
+    /// It is a TLSRoute: it chooses among connections by the name that a client asks for.
+    pub(crate) has_names: bool,
+    /// Of a TLSRoute; empty: those of the listener.
+    pub(crate) hostnames: Vec<String>,
     pub(crate) backends: Vec<BackendRef>,
     /// Of the backends.
     pub(crate) at: Position,
@@ -15,8 +20,20 @@ pub(crate) struct TcpRoute {
 }
 
 const BACKENDS_MAX: usize = 16;
+const HOSTNAMES_MAX: usize = 16;
 
 impl TcpRoute {
+    /// A TLSRoute.
+    pub(crate) fn decode_tls(spec: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<Self> {
+        let hostnames = spec.texts("hostnames", HOSTNAMES_MAX, sink);
+        for hostname in hostnames.iter().filter(|h| !is_hostname(&h.value)) {
+            let text = format!("{:?} is no hostname: a lower-case DNS name, or *. and one", hostname.value);
+            sink.error(hostname.at, &hostname.path, &text);
+        }
+        let hostnames = hostnames.into_iter().map(|h| h.value).collect();
+        Some(Self { has_names: true, hostnames, ..Self::decode(spec, sink)? })
+    }
+
     pub(crate) fn decode(spec: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<Self> {
         let parents = spec
             .objects("parentRefs", PARENTS_MAX, sink)
@@ -38,6 +55,6 @@ impl TcpRoute {
             .collect();
         let (at, path) = (rule.position(), rule.path_of("backendRefs"));
         rule.finish(sink);
-        Some(Self { parents, backends, at, path })
+        Some(Self { parents, has_names: false, hostnames: Vec::new(), backends, at, path })
     }
 }

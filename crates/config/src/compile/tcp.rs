@@ -29,11 +29,13 @@ impl Compiler<'_> {
     }
 
     /// Makes a route the target of every TCP listener that accepts it. Of two routes the first by namespace and name counts.
+    /// `is_attached`: it has found a TLS listener.
     pub(super) fn attach_tcp(
         &mut self,
         resource: &Arc<Resource>,
         route: &TcpRoute,
         targets: &mut BTreeMap<SocketAddr, TcpTarget>,
+        is_attached: bool,
     ) {
         let what = ("connections are closed", "connections is closed");
         let backends = self.backend_refs(resource, &route.backends, (route.at, &route.path), what);
@@ -71,7 +73,7 @@ impl Compiler<'_> {
                 target.route_name = Arc::clone(&own);
                 target.backends.clone_from(&backends);
             }
-            if !served {
+            if !served && !is_attached {
                 let text = "NoMatchingParent: the Gateway has no TCP listener with this sectionName and port that allows routes of this namespace";
                 self.report(resource, Severity::Warning, parent.at, &parent.path, text.to_owned());
             }
