@@ -37,9 +37,7 @@ fn attribute(data: &StreamData, path: &[&[u8]]) -> Option<PropertyValue> {
         [b"connection", b"id"] | [b"connection_id"] => {
             Some(PropertyValue::Int(i64::try_from(info.connection_id).unwrap_or(i64::MAX)))
         }
-        [b"connection", b"mtls"] => Some(PropertyValue::Bool(false)),
-        [b"connection", b"requested_server_name"] => Some(PropertyValue::text("")),
-        [b"connection", b"transport_failure_reason" | b"termination_details"] => None,
+        [b"connection", field] => connection(info, field),
         [b"upstream", field] => upstream(info, field),
         [b"filter_state"] => Some(PropertyValue::Map(
             data.properties
@@ -179,6 +177,27 @@ fn flags(short: &str) -> i64 {
         "UPE" => 0x80_0000,
         "NC" => 0x100_0000,
         _ => 0,
+    }
+}
+
+fn connection(info: &StreamInfo, field: &[u8]) -> Option<PropertyValue> {
+    let tls = info.tls.as_deref();
+    let (own, peer) = (tls.and_then(|t| t.own.as_ref()), tls.and_then(|t| t.peer.as_ref()));
+    let text = |value: &String| PropertyValue::text(value);
+    match field {
+        b"mtls" => Some(PropertyValue::Bool(peer.is_some())),
+        b"requested_server_name" => {
+            Some(PropertyValue::text(tls.and_then(|t| t.server_name.as_deref()).unwrap_or_default()))
+        }
+        b"tls_version" => tls.map(|t| t.version).filter(|v| !v.is_empty()).map(PropertyValue::text),
+        b"subject_local_certificate" => own.map(|c| text(&c.subject)),
+        b"subject_peer_certificate" => peer.map(|c| text(&c.subject)),
+        b"dns_san_local_certificate" => own?.dns_names.first().map(text),
+        b"dns_san_peer_certificate" => peer?.dns_names.first().map(text),
+        b"uri_san_local_certificate" => own?.uris.first().map(text),
+        b"uri_san_peer_certificate" => peer?.uris.first().map(text),
+        b"sha256_peer_certificate_digest" => peer.map(|c| text(&c.sha256)),
+        _ => None,
     }
 }
 

@@ -131,7 +131,8 @@ pub(crate) fn format(out: &mut Vec<u8>, entry: &Entry<'_>) {
     let protocol = protocol(info.map_or(Version::HTTP_11, |i| i.protocol));
     line.text("protocol", Some(protocol).filter(|_| !is_tcp));
     line.text("request_id", header("x-request-id"));
-    line.text("requested_server_name", None);
+    let server_name = info.and_then(|i| i.tls.as_ref()).and_then(|tls| tls.server_name.as_deref());
+    line.text("requested_server_name", server_name.map(str::as_bytes));
     line.number("response_code", u64::from(entry.status));
     line.text("response_flags", Some(entry.flags.as_bytes()).filter(|f| !f.is_empty()));
     line.text("route_name", info.map(|i| i.route_name.as_bytes()).filter(|n| !n.is_empty()));

@@ -5,8 +5,10 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, SERVER};
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -14,7 +16,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
-use wasmgate_stream::LocalReply;
+use wasmgate_config::RouteTable;
+use wasmgate_stream::{LocalReply, RequestHead, TlsInfo};
 
 use crate::access_log::Entry;
 use crate::body::ProxyBody;
@@ -24,6 +27,7 @@ use crate::reason::{self, Reason};
 use crate::request;
 use crate::stats::WorkerStats;
 use crate::tcp;
+use crate::tls::{Accepted as TlsAccepted, Alpn};
 use crate::transport::Transport;
 use crate::worker::WorkerContext;
 use crate::worker_generation::WorkerGeneration;
@@ -38,6 +42,7 @@ pub(crate) struct Downstream {
     pub(crate) id: u64,
     pub(crate) remote: SocketAddr,
     pub(crate) local: SocketAddr,
+    pub(crate) tls: Option<Tls>,
     /// The client's address as `x-forwarded-for` wants it.
     peer: HeaderValue,
     answer_as_http11: AnswerAsHttp11,
@@ -50,8 +55,10 @@ impl Downstream {
     /// what it is at with the last generation that had it.
     pub(crate) fn generation(&self) -> (Rc<WorkerGeneration>, Option<usize>) {
         let current = self.worker.generation();
-        // One that speaks TCP now is another listener.
-        let listener = current.listener(self.local).filter(|l| current.tcp(*l).is_none());
+        // One that speaks TCP now, or TLS, or no TLS any more, is another listener.
+        let is_same =
+            |l: &usize| current.tcp(*l).is_none() && current.tls(*l).is_some() == self.tls.is_some();
+        let listener = current.listener(self.local).filter(is_same);
         if let Some(listener) = listener {
             let mut last = self.last.borrow_mut();
             if !Rc::ptr_eq(&last, &current) {
@@ -65,6 +72,29 @@ impl Downstream {
     }
 }
 
+impl Downstream {
+    /// Whether a request names a host of another certificate than the one that its connection was made for: that host may
+    /// ask its clients for certificates, which nobody has checked here.
+    fn is_misdirected(
+        &self,
+        generation: &WorkerGeneration,
+        listener: Option<usize>,
+        head: &RequestHead,
+    ) -> bool {
+        let Some(tls) = &self.tls else { return false };
+        let Some(names) = listener.and_then(|l| generation.tls(l)).map(|tls| tls.names()) else {
+            return false;
+        };
+        if let [only] = names.entries.as_slice() {
+            return only.hostname != tls.hostname;
+        }
+        let authority = head.authority.as_ref().and_then(|a| a.to_str().ok()).unwrap_or_default();
+        let host = RouteTable::host_of(authority).to_ascii_lowercase();
+        let entry = names.find(Some(&host)).and_then(|index| names.entries.get(index));
+        entry.is_none_or(|entry| entry.hostname != tls.hostname || entry.target.is_some())
+    }
+}
+
 /// Runs hyper's HTTP/2 tasks on this worker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalExecutor;
@@ -75,61 +105,103 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     }
 }
 
+/// What is known of a connection before anything is read from it in plain text.
+#[derive(Clone, Debug)]
+struct Client {
+    remote: SocketAddr,
+    local: SocketAddr,
+    tls: Option<Tls>,
+}
+
+/// TLS that ends here.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    pub(crate) info: Arc<TlsInfo>,
+    /// The hostname of what is behind the name that the client asked for.
+    hostname: Option<Box<str>>,
+    alpn: Option<Alpn>,
+}
+
 /// Serves a connection until it ends or the worker drains.
 pub(crate) async fn serve(
     worker: Rc<WorkerContext>,
     stream: TcpStream,
     remote: SocketAddr,
     local: SocketAddr,
-    drain: watch::Receiver<bool>,
+    mut drain: watch::Receiver<bool>,
 ) {
-    let stats = std::sync::Arc::clone(&worker.stats);
+    let stats = Arc::clone(&worker.stats);
     stats.downstream_connections.increment();
     let _active = Active::new(&stats);
     let generation = worker.generation();
-    if let Some(listener) = generation.listener(local)
-        && let Some(target) = generation.tcp(listener)
-    {
-        return tcp::serve(
-            &worker,
-            &generation,
-            (listener, target),
-            Transport::Tcp(stream),
-            (remote, local),
-            drain,
-        )
-        .await;
+    let mut client = Client { remote, local, tls: None };
+    let Some(listener) = generation.listener(local) else {
+        return serve_http(worker, Transport::Tcp(stream), client, drain).await;
+    };
+    let (transport, target) = match generation.tls(listener) {
+        None => (Transport::Tcp(stream), generation.tcp(listener).cloned()),
+        Some(tls) => {
+            let time_max = worker.settings.tls_handshake_time_max;
+            let accepted = tokio::select! {
+                accepted = tls.accept(stream, time_max) => accepted,
+                _ = drain.wait_for(|d| *d) => return,
+            };
+            match accepted {
+                Ok(TlsAccepted { transport, info, entry, alpn }) => {
+                    stats.tls_handshakes.increment();
+                    client.tls = Some(Tls { info, hostname: entry.hostname, alpn });
+                    (transport, entry.target)
+                }
+                Err(e) => {
+                    stats.tls_failures.increment();
+                    return tracing::debug!(target: "http", "TLS with {remote} on {local}: {e}");
+                }
+            }
+        }
+    };
+    if let Some(target) = target {
+        let tls = client.tls.map(|tls| tls.info);
+        let addresses = (remote, local);
+        return tcp::serve(&worker, &generation, (listener, &target), (transport, tls), addresses, drain)
+            .await;
     }
-    if let Some(listener) = generation.listener(local)
-        && generation.has_network_filters(listener)
-    {
+    if generation.has_network_filters(listener) {
         let (filtered, server) = tokio::io::duplex(FILTERED_BYTES_MAX);
         let (http_over, is_http_over) = oneshot::channel();
-        let sides = (Transport::Tcp(stream), server, is_http_over);
-        let filters = tcp::filter(&worker, &generation, listener, sides, (remote, local));
+        let sides = (transport, server, is_http_over);
+        let tls = client.tls.as_ref().map(|tls| Arc::clone(&tls.info));
+        let filters = tcp::filter(&worker, &generation, listener, sides, ((remote, local), tls));
         let http = async {
-            serve_http(Rc::clone(&worker), Transport::Filtered(filtered), remote, local, drain).await;
+            serve_http(Rc::clone(&worker), Transport::Filtered(filtered), client, drain).await;
             drop(http_over);
         };
         tokio::join!(http, filters);
         return;
     }
     drop(generation);
-    serve_http(worker, Transport::Tcp(stream), remote, local, drain).await;
+    serve_http(worker, transport, client, drain).await;
 }
 
 /// Serves HTTP until the connection ends or the worker drains.
 async fn serve_http(
     worker: Rc<WorkerContext>,
     mut stream: Transport,
-    remote: SocketAddr,
-    local: SocketAddr,
+    client: Client,
     mut drain: watch::Receiver<bool>,
 ) {
+    let Client { remote, local, tls } = client;
     // A client that sends nothing gets as long as one that sends half a head.
     let limit = worker.settings.request_head_time_max;
+    let agreed = tls.as_ref().and_then(|tls| tls.alpn);
+    let detect = async {
+        match agreed {
+            // A prefix that is not there: it is read with the rest.
+            Some(alpn) => Ok((alpn == Alpn::Http2, Bytes::new())),
+            None => detect(&mut stream).await,
+        }
+    };
     let detected = tokio::select! {
-        detected = tokio::time::timeout(limit, detect(&mut stream)) => detected,
+        detected = tokio::time::timeout(limit, detect) => detected,
         _ = drain.wait_for(|d| *d) => Ok(Err(std::io::ErrorKind::Interrupted.into())),
     };
     if let Ok(Ok((is_h2, prefix))) = detected {
@@ -144,7 +216,8 @@ async fn serve_http(
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         let id = worker.next_connection_id();
         let last = RefCell::new(worker.generation());
-        let downstream = Rc::new(Downstream { worker, id, remote, local, peer, answer_as_http11, last });
+        let downstream = Downstream { worker, id, remote, local, tls, peer, answer_as_http11, last };
+        let downstream = Rc::new(downstream);
         if is_h2 {
             serve_h2(downstream, io, drain).await;
         } else {
@@ -226,9 +299,13 @@ async fn handle(
     request: Request<Incoming>,
 ) -> std::io::Result<Response<ProxyBody>> {
     let protocol = request.version();
-    match request::accept(request, &downstream.peer) {
+    let tls = downstream.tls.as_ref().map(|tls| &*tls.info);
+    match request::accept(request, &downstream.peer, tls) {
         Ok(accepted) => {
             let (generation, listener) = downstream.generation();
+            if downstream.is_misdirected(&generation, listener, &accepted.head) {
+                return Ok(refuse(&downstream, Reason::Misdirected, protocol));
+            }
             generation.plugins_ready(listener).await;
             let mut exchange = Exchange::start(downstream, accepted, protocol);
             let parts = poll_fn(|cx| exchange.poll_head(cx)).await?;

@@ -75,6 +75,7 @@ impl Exchange {
         let (generation, listener) = downstream.generation();
         let info = StreamInfo {
             protocol,
+            tls: downstream.tls.as_ref().map(|tls| Arc::clone(&tls.info)),
             ..StreamInfo::new(
                 std::time::SystemTime::now(),
                 downstream.id,

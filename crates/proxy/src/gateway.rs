@@ -11,10 +11,12 @@ use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
+use wasmgate_config::TlsListener;
 
 use crate::generation::Generation;
 use crate::settings::Settings;
 use crate::stats::GatewayStats;
+use crate::tls::{ListenerTls, TlsConfigs};
 use crate::worker::{Command, Worker};
 
 /// Why the data path cannot do what it is told.
@@ -50,6 +52,7 @@ pub struct Gateway {
     listening: Mutex<BTreeSet<SocketAddr>>,
     /// What the workers have.
     last: Mutex<Option<Arc<Generation>>>,
+    tls: TlsConfigs,
 }
 
 impl Gateway {
@@ -90,7 +93,13 @@ impl Gateway {
             stats,
             listening: Mutex::default(),
             last: Mutex::default(),
+            tls: TlsConfigs::default(),
         })
+    }
+
+    /// What TLS of a listener needs. What has not changed since the last call is the same as then.
+    pub fn listener_tls(&self, names: &Arc<TlsListener>) -> Arc<ListenerTls> {
+        Arc::new(self.tls.listener(names))
     }
 
     /// Counters.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use wasmgate_config::{Cluster, RouteTable, TcpTarget};
 use wasmgate_plugin::{FailStrategy, PluginVersion};
 
+use crate::tls::ListenerTls;
+
 /// An immutable configuration. Workers swap it in one step; a stream keeps the one that it started with.
 #[derive(Clone, Debug, Default)]
 pub struct Generation {
@@ -53,6 +55,8 @@ pub struct GenerationListener {
     pub routes: Arc<RouteTable>,
     /// Where connections go, if this is a TCP listener.
     pub tcp: Option<Arc<TcpTarget>>,
+    /// Names and certificates, if its connections begin with TLS; see [`crate::Gateway::listener_tls`].
+    pub tls: Option<Arc<ListenerTls>>,
     /// Plug-ins of HTTP streams in the order of the request.
     pub chain: Vec<ChainStep>,
     /// Plug-ins of connections, in the order of what the client sends.

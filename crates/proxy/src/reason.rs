@@ -29,6 +29,8 @@ pub(crate) enum Reason {
     StreamIdle,
     /// A filter took away what a request needs.
     RequestHeadersRemoved,
+    /// The host is not one that the connection's certificate is for.
+    Misdirected,
     /// CONNECT is not served.
     ConnectUnsupported,
 }
@@ -73,6 +75,7 @@ impl Reason {
                 "filter_removed_required_request_headers{missing_required_header}",
                 "missing required header: :method",
             ),
+            Self::Misdirected => (421, "", "misdirected_request", "Misdirected Request"),
             Self::ConnectUnsupported => (405, "", "connect_unsupported", ""),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -7,7 +7,7 @@ use http::{Method, Uri, Version};
 use http_body::Body as _;
 use hyper::Request;
 use hyper::body::Incoming;
-use wasmgate_stream::RequestHead;
+use wasmgate_stream::{PeerCertificate, RequestHead, TlsInfo};
 
 use crate::reason::Reason;
 
@@ -16,6 +16,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 
 /// A request that may enter the chain.
@@ -25,7 +27,11 @@ pub(crate) struct Accepted {
 }
 
 /// Checks a request and makes its head canonical. `peer`: the client's address as a header value.
-pub(crate) fn accept(request: Request<Incoming>, peer: &HeaderValue) -> Result<Accepted, Reason> {
+pub(crate) fn accept(
+    request: Request<Incoming>,
+    peer: &HeaderValue,
+    tls: Option<&TlsInfo>,
+) -> Result<Accepted, Reason> {
     let (parts, body) = request.into_parts();
     if parts.version == Version::HTTP_10 || parts.version == Version::HTTP_09 {
         return Err(Reason::LowVersion);
@@ -41,9 +47,12 @@ pub(crate) fn accept(request: Request<Incoming>, peer: &HeaderValue) -> Result<A
     if has_body && body.size_hint().exact().is_none() {
         headers.remove(CONTENT_LENGTH);
     }
-    add_forwarding(&mut headers, peer);
+    add_forwarding(&mut headers, peer, tls);
     let normalised = normalise(parts.uri.path_and_query().map_or("/", |p| p.as_str()));
     let mut head = RequestHead::new(parts.method, parts.uri, Some(authority), headers);
+    if tls.is_some() {
+        head.scheme = HTTPS;
+    }
     if let Some(path) = normalised.and_then(|p| HeaderValue::from_str(&p).ok()) {
         head.set_path(path);
     }
@@ -89,7 +98,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// What Envoy adds at the edge, in its order.
-fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue) {
+fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue, tls: Option<&TlsInfo>) {
     let forwarded_for = match headers.get(X_FORWARDED_FOR) {
         Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), b",", peer.as_bytes()].concat())
             .unwrap_or_else(|_| peer.clone()),
@@ -97,12 +106,33 @@ fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue) {
     };
     let mut set = |name: HeaderName, value: HeaderValue| drop(headers.try_insert(name, value));
     set(X_FORWARDED_FOR, forwarded_for);
-    set(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    set(X_FORWARDED_PROTO, if tls.is_some() { HTTPS } else { HeaderValue::from_static("http") });
     set(X_ENVOY_EXTERNAL_ADDRESS, peer.clone());
     // A client outside must not choose the id under which others find its request.
     set(X_REQUEST_ID, request_id());
     headers.remove(X_ENVOY_ATTEMPT_COUNT);
     headers.remove(X_ENVOY_INTERNAL);
+    // Who claims to have a certificate has one only if it was shown here.
+    headers.remove(X_FORWARDED_CLIENT_CERT);
+    if let Some(peer) = tls.and_then(|tls| tls.peer.as_ref())
+        && let Ok(value) = HeaderValue::try_from(client_certificate(peer))
+    {
+        let _ = headers.try_insert(X_FORWARDED_CLIENT_CERT, value);
+    }
+}
+
+/// Envoy's `x-forwarded-client-cert`, as an Istio gateway sets it.
+fn client_certificate(peer: &PeerCertificate) -> String {
+    let mut out = format!("Hash={};Subject=\"{}\"", peer.sha256, peer.subject.replace('"', "\\\""));
+    for (key, values) in [("URI", &peer.uris), ("DNS", &peer.dns_names)] {
+        for value in values {
+            // A value that would end itself says nothing that could be trusted.
+            if !value.contains([';', ',', '=', '"']) {
+                out.push_str(&format!(";{key}={value}"));
+            }
+        }
+    }
+    out
 }
 
 /// A version 4 UUID. It is a name, not a secret: a fast generator will do.
@@ -209,7 +239,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("accept", HeaderValue::from_static("*/*"));
         headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1.2.3.4"));
-        add_forwarding(&mut headers, &HeaderValue::from_static("127.0.0.1"));
+        add_forwarding(&mut headers, &HeaderValue::from_static("127.0.0.1"), None);
         assert_eq!(headers[X_FORWARDED_FOR], "1.2.3.4,127.0.0.1");
         let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(

@@ -26,6 +26,8 @@ pub struct Settings {
     pub call_response_bytes_max: usize,
     /// Until a request head is complete. Over it: the connection is closed.
     pub request_head_time_max: Duration,
+    /// Until TLS with a client is established. Over it: the connection is closed.
+    pub tls_handshake_time_max: Duration,
     /// Until a connection to an endpoint stands. Over it: 503.
     pub connect_time_max: Duration,
     /// A stream on which nothing moves, in seconds of whole; zero for no limit. Over it: 504, or a reset once the response
@@ -57,6 +59,7 @@ impl Default for Settings {
             response_head_bytes_max: 60 << 10,
             call_response_bytes_max: 32 << 20,
             request_head_time_max: Duration::from_secs(60),
+            tls_handshake_time_max: Duration::from_secs(10),
             connect_time_max: Duration::from_secs(10),
             stream_idle_max: Duration::from_secs(300),
             http2_ping_interval: Duration::from_secs(60),

@@ -44,6 +44,10 @@ pub struct WorkerStats {
     pub downstream_connections: Counter,
     /// Downstream connections open now.
     pub downstream_connections_active: Counter,
+    /// Downstream connections whose TLS handshake came to its end.
+    pub tls_handshakes: Counter,
+    /// Downstream connections that ended in it.
+    pub tls_failures: Counter,
     /// Requests.
     pub requests: Counter,
     /// Requests in progress.

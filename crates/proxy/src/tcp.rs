@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use tokio::io::DuplexStream;
 use tokio::sync::{oneshot, watch};
 use wasmgate_config::TcpTarget;
-use wasmgate_stream::StreamInfo;
+use wasmgate_stream::{StreamInfo, TlsInfo};
 
 use self::proxied::{Proxied, Upstream, count};
 use crate::transport::Transport;
@@ -24,7 +24,7 @@ pub(crate) async fn serve(
     worker: &Rc<WorkerContext>,
     generation: &Rc<WorkerGeneration>,
     (listener, target): (usize, &Arc<TcpTarget>),
-    client: Transport,
+    (client, tls): (Transport, Option<Arc<TlsInfo>>),
     addresses: (SocketAddr, SocketAddr),
     mut drain: watch::Receiver<bool>,
 ) {
@@ -33,7 +33,7 @@ pub(crate) async fn serve(
         route_name: Arc::clone(&target.route_name),
         cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.name)),
         upstream_endpoints: count(cluster.as_deref()),
-        ..info(worker, addresses)
+        ..info(worker, addresses, tls)
     };
     let mut proxied = Proxied::new((worker, generation), listener, client, info, addresses).await;
     proxied.cluster = cluster;
@@ -58,9 +58,9 @@ pub(crate) async fn filter(
     generation: &Rc<WorkerGeneration>,
     listener: usize,
     (client, server, http_over): (Transport, DuplexStream, oneshot::Receiver<Infallible>),
-    addresses: (SocketAddr, SocketAddr),
+    (addresses, tls): ((SocketAddr, SocketAddr), Option<Arc<TlsInfo>>),
 ) {
-    let info = info(worker, addresses);
+    let info = info(worker, addresses, tls);
     let mut proxied = Proxied::new((worker, generation), listener, client, info, addresses).await;
     proxied.upstream = Upstream::Here(server);
     proxied.http_over = Some(http_over);
@@ -73,6 +73,11 @@ pub(crate) async fn filter(
     proxied.discard_last_bytes().await;
 }
 
-fn info(worker: &WorkerContext, addresses: (SocketAddr, SocketAddr)) -> StreamInfo {
-    StreamInfo::new(SystemTime::now(), worker.next_connection_id(), addresses, &worker.no_name())
+fn info(
+    worker: &WorkerContext,
+    addresses: (SocketAddr, SocketAddr),
+    tls: Option<Arc<TlsInfo>>,
+) -> StreamInfo {
+    let id = worker.next_connection_id();
+    StreamInfo { tls, ..StreamInfo::new(SystemTime::now(), id, addresses, &worker.no_name()) }
 }

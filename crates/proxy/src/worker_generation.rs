@@ -13,6 +13,7 @@ use wasmgate_plugin::{PluginVersion, StreamPort, WorkerPlugin};
 use crate::chain::{ChainFilter, WorkerStep};
 use crate::generation::{Generation, GenerationListener};
 use crate::stats::{ClusterCounters, ClusterStats, GatewayStats};
+use crate::tls::ListenerTls;
 
 /// A generation with this worker's VMs.
 #[derive(Debug, Default)]
@@ -31,6 +32,7 @@ struct WorkerListener {
     address: SocketAddr,
     routes: Arc<RouteTable>,
     tcp: Option<Arc<TcpTarget>>,
+    tls: Option<Arc<ListenerTls>>,
     chain: Vec<WorkerStep>,
     network_chain: Vec<WorkerStep>,
 }
@@ -59,6 +61,7 @@ impl WorkerGeneration {
             address: l.address,
             routes: Arc::clone(&l.routes),
             tcp: l.tcp.clone(),
+            tls: l.tls.clone(),
             chain: WorkerStep::chain(&l.chain, worker_plugin),
             network_chain: WorkerStep::chain(&l.network_chain, worker_plugin),
         };
@@ -88,6 +91,11 @@ impl WorkerGeneration {
     /// Where the connections of a TCP listener go; `None`: it is an HTTP listener.
     pub(crate) fn tcp(&self, listener: usize) -> Option<&Arc<TcpTarget>> {
         self.listeners.get(listener)?.tcp.as_ref()
+    }
+
+    /// What its connections begin with, if that is TLS.
+    pub(crate) fn tls(&self, listener: usize) -> Option<&Arc<ListenerTls>> {
+        self.listeners.get(listener)?.tls.as_ref()
     }
 
     /// The chain for a new stream, and the port through which its plug-ins are reached from outside.

@@ -20,6 +20,8 @@ pub struct StreamInfo {
     pub duration: Option<Duration>,
     /// Downstream protocol.
     pub protocol: Version,
+    /// TLS of the downstream connection, if it began with TLS.
+    pub tls: Option<Arc<TlsInfo>>,
     /// Number of the downstream connection, unique in the process.
     pub connection_id: u64,
     /// The client's address.
@@ -69,6 +71,7 @@ impl StreamInfo {
             start,
             duration: None,
             protocol: Version::HTTP_11,
+            tls: None,
             connection_id,
             downstream_remote,
             downstream_local,
@@ -88,6 +91,32 @@ impl StreamInfo {
             bytes_sent: 0,
         }
     }
+}
+
+/// What is known of TLS on a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// The name that the client asked for, in lower case.
+    pub server_name: Option<Box<str>>,
+    /// `TLSv1.2` or `TLSv1.3`; empty when TLS does not end here.
+    pub version: &'static str,
+    /// Our certificate.
+    pub own: Option<PeerCertificate>,
+    /// The client's certificate, which has been checked.
+    pub peer: Option<PeerCertificate>,
+}
+
+/// What is known of one side's certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// As RFC 2253 writes it.
+    pub subject: String,
+    /// DNS names that it is for.
+    pub dns_names: Vec<String>,
+    /// URIs that it is for.
+    pub uris: Vec<String>,
+    /// Digest in hexadecimal; empty for our own.
+    pub sha256: String,
 }
 
 /// Values that filters have set on the stream: a few short entries, so a list is faster than a map.

@@ -24,7 +24,7 @@ mod parked;
 mod reply;
 
 pub use connection::{Connection, NetworkAction, NetworkFilter};
-pub use data::{PropertyStore, StreamData, StreamInfo};
+pub use data::{PeerCertificate, PropertyStore, StreamData, StreamInfo, TlsInfo};
 pub use direction::Direction;
 pub use filter::{DataAction, Filter, HeadersAction, Interest, Then, TrailersAction, Verdict};
 pub use head::{EditError, RequestHead, ResponseHead, is_header_text};

@@ -12,4 +12,5 @@ pub mod load;
 pub mod manifests;
 pub mod peers;
 pub mod plugins;
+pub mod tls;
 pub mod upstream;

@@ -3,6 +3,8 @@
 //! Reading is GET, changing is POST. It listens on loopback unless somebody says otherwise, because whoever can reach
 //! it controls the gateway.
 
+pub(crate) mod certs;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,7 +40,8 @@ pub(crate) struct AdminState {
 }
 
 /// Endpoints with what they do, for `/help`.
-const ENDPOINTS: [(&str, &str); 11] = [
+const ENDPOINTS: [(&str, &str); 12] = [
+    ("/certs", "certificates of listeners, and until when they are valid (JSON)"),
     ("/clusters", "clusters, their endpoints and counters"),
     ("/config_dump", "the configuration that serves, and what is wrong with the manifests (JSON)"),
     ("/help", "this list"),
@@ -66,6 +69,7 @@ pub(crate) async fn start(
         .route("/ready", get(ready))
         .route("/plugins", get(plugins))
         .route("/listeners", get(listeners))
+        .route("/certs", get(certs::certs))
         .route("/clusters", get(clusters))
         .route("/config_dump", get(config_dump))
         .route("/server_info", get(server_info))
@@ -212,6 +216,19 @@ async fn clusters(State(state): State<AdminState>) -> Response {
     text(StatusCode::OK, out)
 }
 
+/// A name of a TLS listener.
+fn tls_entry(entry: &wasmgate_config::TlsEntry) -> serde_json::Value {
+    let termination = entry.termination.as_ref();
+    let certificates = termination.map(|t| t.certificates.iter().map(|c| c.facts().subject.as_str()));
+    json!({
+        "hostname": entry.hostname,
+        "mode": if termination.is_some() { "Terminate" } else { "Passthrough" },
+        "certificates": certificates.map(Iterator::collect::<Vec<_>>),
+        "asksForClientCertificates": termination.is_some_and(|t| t.authorities.is_some()),
+        "route": entry.target.as_ref().map(|target| &*target.route_name),
+    })
+}
+
 async fn config_dump(State(state): State<AdminState>) -> Response {
     let current = state.shared.current();
     let snapshot = &current.snapshot;
@@ -242,6 +259,7 @@ async fn config_dump(State(state): State<AdminState>) -> Response {
         json!({
             "name": &*l.name,
             "address": l.address.to_string(),
+            "tls": l.tls.as_ref().map(|tls| tls.entries.iter().map(tls_entry).collect::<Vec<_>>()),
             "networkPlugins": names(&l.network_plugins),
             "plugins": names(&l.plugins),
             "routes": l.routes.entries().into_iter().map(route).collect::<Vec<_>>(),

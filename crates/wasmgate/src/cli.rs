@@ -150,6 +150,10 @@ pub(crate) struct ProcessArguments {
     #[arg(long, default_value = "300", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) stream_idle_timeout: Duration,
 
+    /// How long a client may take to establish TLS.
+    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) tls_handshake_timeout: Duration,
+
     /// How long a connection that is closed here waits for the client to close it, so that a denied upload reads its
     /// answer and not a reset; 0: not at all.
     #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]

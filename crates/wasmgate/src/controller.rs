@@ -12,6 +12,7 @@ use wasmgate_config::{
 use wasmgate_plugin::{PluginDefinition, PluginManager, PluginServices, PluginView};
 use wasmgate_proxy::{ChainStep, Gateway, Generation, GenerationListener};
 
+use crate::admin::certs;
 use crate::convert;
 use crate::error::CommandError;
 use crate::shared::Shared;
@@ -148,6 +149,7 @@ impl Controller {
         diagnostics.extend(more);
         diagnostics.extend(convert::missing_variables(&snapshot, &self.host_env));
         self.report(&diagnostics);
+        certs::log_expiry(&self.shared.current().snapshot, &snapshot);
         let invalid = self.store.invalid().to_vec();
         let definitions: Vec<Arc<PluginDefinition>> =
             snapshot.plugins.iter().map(|spec| Arc::new(convert::definition(spec, &self.host_env))).collect();
@@ -254,6 +256,7 @@ impl Controller {
             address: l.address,
             routes: Arc::clone(&l.routes),
             tcp: l.tcp.clone(),
+            tls: l.tls.as_ref().map(|names| self.gateway.listener_tls(names)),
             chain: l.plugins.iter().filter_map(step).collect(),
             network_chain: l.network_plugins.iter().filter_map(step).collect(),
         };

@@ -1,5 +1,7 @@
 //! Counters for people (`/stats`, Envoy's names where it has them) and for Prometheus.
 
+mod tls;
+
 use std::sync::atomic::Ordering;
 
 use prometheus_client::encoding::text::encode;
@@ -29,6 +31,7 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 fn samples(state: &AdminState) -> Vec<Sample> {
     let mut out = Vec::new();
     gateway_samples(state, &mut out);
+    tls::samples(state, &mut out);
     cluster_samples(state, &mut out);
     plugin_samples(state, &mut out);
     out

@@ -234,6 +234,7 @@ fn options(config: &ConfigArguments, process: &ProcessArguments, workers: usize)
         "server_header": process.server_header,
         "startup_wait": process.startup_wait.as_secs(),
         "stream_idle_timeout": process.stream_idle_timeout.as_secs(),
+        "tls_handshake_timeout": process.tls_handshake_timeout.as_secs(),
         "delayed_close_timeout": process.delayed_close_timeout.as_secs(),
         "drain_time": process.drain_time.as_secs(),
     })
@@ -260,6 +261,7 @@ fn settings(process: &ProcessArguments) -> Result<Settings, CommandError> {
     Ok(Settings {
         server,
         access_log,
+        tls_handshake_time_max: process.tls_handshake_timeout,
         delayed_close_max: process.delayed_close_timeout,
         drain_time_max: process.drain_time,
         stream_idle_max: process.stream_idle_timeout,

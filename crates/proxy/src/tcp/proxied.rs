@@ -319,6 +319,9 @@ impl Proxied<'_> {
                 Poll::Pending => Ok(false),
             };
         }
+        if socket.holds_back() && Pin::new(&mut *socket).poll_flush(cx)?.is_pending() {
+            return Ok(false);
+        }
         if !side.write_over && self.connection.is_output_over(direction) {
             return match Pin::new(socket).poll_shutdown(cx) {
                 Poll::Ready(result) => {
