@@ -1,18 +1,20 @@
 //! Downstream connections: from accept to the last request.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, SERVER};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -46,6 +48,8 @@ pub(crate) struct Downstream {
     /// The client's address as `x-forwarded-for` wants it.
     peer: HeaderValue,
     answer_as_http11: AnswerAsHttp11,
+    /// The last exchange of the connection, once it has switched to another protocol.
+    tunnel: RefCell<Option<(Box<Exchange>, OnUpgrade)>>,
     /// The last generation that had the connection's listener.
     last: RefCell<Rc<WorkerGeneration>>,
 }
@@ -205,18 +209,28 @@ async fn serve_http(
         _ = drain.wait_for(|d| *d) => Ok(Err(std::io::ErrorKind::Interrupted.into())),
     };
     if let Ok(Ok((is_h2, prefix))) = detected {
-        let answer_as_http11 = Rc::new(Cell::new(false));
+        let answer_as_http11 = Arc::new(AtomicBool::new(false));
         let io = DownstreamIo::new(
             stream,
             prefix,
-            Rc::clone(&answer_as_http11),
+            Arc::clone(&answer_as_http11),
             worker.settings.delayed_close_max,
         );
         let peer = HeaderValue::from_str(&remote.ip().to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         let id = worker.next_connection_id();
         let last = RefCell::new(worker.generation());
-        let downstream = Downstream { worker, id, remote, local, tls, peer, answer_as_http11, last };
+        let downstream = Downstream {
+            worker,
+            id,
+            remote,
+            local,
+            tls,
+            peer,
+            answer_as_http11,
+            tunnel: RefCell::default(),
+            last,
+        };
         let downstream = Rc::new(downstream);
         if is_h2 {
             serve_h2(downstream, io, drain).await;
@@ -255,13 +269,28 @@ async fn serve_h1(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch
         let downstream = Rc::clone(&downstream);
         move |request| handle(Rc::clone(&downstream), request)
     });
-    let mut connection = pin!(builder.serve_connection(io, service));
-    tokio::select! {
+    let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+    let result = tokio::select! {
         biased;
-        result = connection.as_mut() => return note(&downstream, result),
-        _ = drain.wait_for(|d| *d) => connection.as_mut().graceful_shutdown(),
+        result = connection.as_mut() => result,
+        _ = drain.wait_for(|d| *d) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    note(&downstream, result);
+    let tunnel = downstream.tunnel.borrow_mut().take();
+    if let Some((exchange, upgrade)) = tunnel {
+        // Nothing tells where it could be cut: it may go on for as long as a drain takes.
+        let drained = async {
+            let _ = drain.wait_for(|d| *d).await;
+            tokio::time::sleep(settings.drain_time_max).await;
+        };
+        tokio::select! {
+            () = exchange.tunnel(upgrade) => {}
+            () = drained => {}
+        }
     }
-    note(&downstream, connection.await);
 }
 
 async fn serve_h2(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch::Receiver<bool>) {
@@ -296,11 +325,12 @@ fn note(downstream: &Downstream, result: Result<(), hyper::Error>) {
 
 async fn handle(
     downstream: Rc<Downstream>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> std::io::Result<Response<ProxyBody>> {
     let protocol = request.version();
     let tls = downstream.tls.as_ref().map(|tls| &*tls.info);
-    match request::accept(request, &downstream.peer, tls) {
+    let upgrade = request::wants_switch(&request).then(|| hyper::upgrade::on(&mut request));
+    match request::accept(request, &downstream.peer, tls, upgrade.is_some()) {
         Ok(accepted) => {
             let (generation, listener) = downstream.generation();
             if downstream.is_misdirected(&generation, listener, &accepted.head) {
@@ -309,7 +339,14 @@ async fn handle(
             generation.plugins_ready(listener).await;
             let mut exchange = Exchange::start(downstream, accepted, protocol);
             let parts = poll_fn(|cx| exchange.poll_head(cx)).await?;
-            Ok(exchange.into_response(parts))
+            match upgrade.filter(|_| parts.status == StatusCode::SWITCHING_PROTOCOLS) {
+                None => Ok(exchange.into_response(parts)),
+                Some(upgrade) => {
+                    let downstream = Rc::clone(exchange.downstream());
+                    downstream.tunnel.replace(Some((Box::new(exchange), upgrade)));
+                    Ok(parts.into_switch())
+                }
+            }
         }
         Err(reason) => Ok(refuse(&downstream, reason, protocol)),
     }
@@ -320,7 +357,7 @@ fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Respons
     let worker = &downstream.worker;
     let (started, start) = (Instant::now(), std::time::SystemTime::now());
     let LocalReply { status, flags, details, body, .. } = reason.reply();
-    downstream.answer_as_http11.set(protocol == Version::HTTP_10);
+    downstream.answer_as_http11.store(protocol == Version::HTTP_10, Ordering::Relaxed);
     let sent = body.len() as u64;
     let mut response =
         Response::new(if body.is_empty() { ProxyBody::Empty } else { ProxyBody::Full(Some(body)) });

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE, HeaderValue, SERVER};
-use http::{HeaderMap, Response, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
@@ -30,6 +30,7 @@ use crate::reason::{self, Reason};
 use crate::request::Accepted;
 use crate::worker_generation::WorkerGeneration;
 
+mod tunnel;
 mod upstream_side;
 
 use upstream_side::Upstream;
@@ -47,6 +48,8 @@ pub(crate) struct Exchange {
     request_body: Option<Incoming>,
     upstream: Upstream,
     attempts: u32,
+    /// The request asks for another protocol: what is its body comes once that has been agreed on.
+    switches: bool,
     /// A piece of the request body has been taken from the client: the request cannot be sent again.
     body_started: bool,
     started: Instant,
@@ -86,7 +89,7 @@ impl Exchange {
         let data = Box::new(StreamData::new(accepted.head, info));
         let (filters, port) = listener.map(|l| generation.filters(l)).unwrap_or_default();
         let stream = Stream::new(data, filters, worker.settings.stream);
-        let end = accepted.body.is_none();
+        let end = accepted.body.is_none() && !accepted.switches;
         let mut exchange = Self {
             generation,
             listener,
@@ -97,6 +100,7 @@ impl Exchange {
             request_body: accepted.body,
             upstream: Upstream::Waiting,
             attempts: 0,
+            switches: accepted.switches,
             body_started: false,
             started: Instant::now(),
             sent: None,
@@ -240,6 +244,10 @@ impl Exchange {
         Poll::Pending
     }
 
+    pub(crate) fn downstream(&self) -> &Rc<Downstream> {
+        &self.downstream
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         self.finished
     }
@@ -352,6 +360,9 @@ impl Exchange {
         if let Some(server) = &worker.settings.server {
             let _ = headers.try_insert(SERVER, server.clone());
         }
+        if status == StatusCode::SWITCHING_PROTOCOLS && self.switches {
+            let _ = headers.try_insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        }
         if must_close {
             let _ = headers.try_insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -419,4 +430,14 @@ pub(crate) struct ResponseParts {
     pub(crate) status: http::StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) end: bool,
+}
+
+impl ResponseParts {
+    /// The answer that ends HTTP on a connection.
+    pub(crate) fn into_switch(self) -> Response<ProxyBody> {
+        let mut response = Response::new(ProxyBody::Empty);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
 }

@@ -1,9 +1,9 @@
 //! A downstream connection as hyper wants it: with bytes that were read to tell the protocol put before the rest.
 
-use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ pub(crate) async fn detect(stream: &mut Transport) -> io::Result<(bool, Bytes)> 
 }
 
 /// Answers in HTTP/1.1 whatever the client spoke: RFC 9110 §2.5 wants the server's own version, hyper uses the client's.
-pub(crate) type AnswerAsHttp11 = Rc<Cell<bool>>;
+/// hyper wants a connection that it may give away to be `Send`.
+pub(crate) type AnswerAsHttp11 = Arc<AtomicBool>;
 
 /// The connection.
 #[derive(Debug)]
@@ -96,13 +97,13 @@ impl Read for DownstreamIo {
 
 impl Write for DownstreamIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.answer_as_http11.get()
+        if self.answer_as_http11.load(Ordering::Relaxed)
             && let Some(rest) = buf.strip_prefix(b"HTTP/1.0")
         {
             let patched = [b"HTTP/1.1", rest].concat();
             let written = Pin::new(&mut self.stream).poll_write(cx, &patched);
             if matches!(written, Poll::Ready(Ok(_))) {
-                self.answer_as_http11.set(false);
+                self.answer_as_http11.store(false, Ordering::Relaxed);
             }
             return written;
         }
@@ -135,7 +136,7 @@ impl Write for DownstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.answer_as_http11.get() {
+        if self.answer_as_http11.load(Ordering::Relaxed) {
             let first = bufs.iter().find(|b| !b.is_empty()).map_or(&[][..], |b| b);
             return self.poll_write(cx, first);
         }

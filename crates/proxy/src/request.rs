@@ -1,7 +1,7 @@
 //! From what the client sent to what filters and the upstream see.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Uri, Version};
 use http_body::Body as _;
@@ -24,6 +24,27 @@ const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal")
 pub(crate) struct Accepted {
     pub(crate) head: RequestHead,
     pub(crate) body: Option<Incoming>,
+    /// It asks for another protocol, whose bytes follow once it has been agreed on.
+    pub(crate) switches: bool,
+}
+
+/// The protocol that can be switched to.
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
+/// Whether a request asks to switch to WebSocket (RFC 6455 §4.1). Every other wish to switch is passed over, as RFC 9110
+/// §7.8 allows.
+pub(crate) fn wants_switch(request: &Request<Incoming>) -> bool {
+    let names = |name: HeaderName, token: &[u8]| {
+        let values = request.headers().get_all(name);
+        let mut tokens = values.iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+        tokens.any(|t| t.trim_ascii().eq_ignore_ascii_case(token))
+    };
+    request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && request.headers().contains_key(UPGRADE)
+        && names(UPGRADE, b"websocket")
+        && names(CONNECTION, b"upgrade")
+        && request.body().is_end_stream()
 }
 
 /// Checks a request and makes its head canonical. `peer`: the client's address as a header value.
@@ -31,6 +52,7 @@ pub(crate) fn accept(
     request: Request<Incoming>,
     peer: &HeaderValue,
     tls: Option<&TlsInfo>,
+    switches: bool,
 ) -> Result<Accepted, Reason> {
     let (parts, body) = request.into_parts();
     if parts.version == Version::HTTP_10 || parts.version == Version::HTTP_09 {
@@ -43,6 +65,10 @@ pub(crate) fn accept(
     let authority = authority(&parts.uri, &headers).ok_or(Reason::MissingHost)?;
     let has_body = !body.is_end_stream();
     remove_hop_by_hop(&mut headers);
+    if switches {
+        // Of no others, and no protocol beside it.
+        headers.insert(UPGRADE, WEBSOCKET);
+    }
     // The codec has decided where the body ends; a length that it did not use must not be read by anybody else.
     if has_body && body.size_hint().exact().is_none() {
         headers.remove(CONTENT_LENGTH);
@@ -56,7 +82,7 @@ pub(crate) fn accept(
     if let Some(path) = normalised.and_then(|p| HeaderValue::from_str(&p).ok()) {
         head.set_path(path);
     }
-    Ok(Accepted { head, body: has_body.then_some(body) })
+    Ok(Accepted { head, body: has_body.then_some(body), switches })
 }
 
 /// The target's authority wins over `host` (RFC 9112 §3.2.2).
@@ -89,7 +115,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in [TRANSFER_ENCODING, EXPECT] {
+    for name in [TRANSFER_ENCODING, EXPECT, UPGRADE] {
         headers.remove(name);
     }
     for name in ["keep-alive", "proxy-connection"] {

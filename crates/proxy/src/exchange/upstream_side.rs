@@ -100,7 +100,7 @@ impl Exchange {
         self.connect(address, true);
         // A head without body is complete on the wire; otherwise the pieces follow through the chain.
         debug_assert!(
-            end || self.request_body.is_some() || self.body_started,
+            end || self.request_body.is_some() || self.body_started || self.switches,
             "a request that goes on has a body"
         );
     }
@@ -131,7 +131,12 @@ impl Exchange {
         data.info.upstream_host = Some(connection.address);
         data.info.upstream_local = connection.local;
         data.info.upstream_attempts = self.attempts;
-        if connection.start(&data.request, end, self.attempts).is_err() {
+        let started = if self.switches {
+            connection.start_switch(&data.request, self.attempts)
+        } else {
+            connection.start(&data.request, end, self.attempts)
+        };
+        if started.is_err() {
             return self.fail(Reason::RequestHeadersRemoved);
         }
         self.sent = Some(Instant::now());

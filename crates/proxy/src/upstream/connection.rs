@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -59,6 +59,8 @@ pub(crate) struct UpstreamConnection {
     output: VecDeque<Bytes>,
     request: BodyFraming,
     request_done: bool,
+    /// The end of the request is the end of what this side sends.
+    is_raw: bool,
     response: Framing,
     keep_alive: bool,
     head_done: bool,
@@ -81,6 +83,7 @@ impl UpstreamConnection {
             output: VecDeque::new(),
             request: BodyFraming::Empty,
             request_done: false,
+            is_raw: false,
             response: Framing::Empty,
             keep_alive: false,
             head_done: false,
@@ -102,20 +105,32 @@ impl UpstreamConnection {
         end: bool,
         attempt: u32,
     ) -> Result<(), EncodeError> {
-        self.begin(request, end, Some(attempt))
+        self.begin(request, end, Some(attempt), false)
+    }
+
+    /// Begins an exchange that asks for another protocol.
+    pub(crate) fn start_switch(&mut self, request: &RequestHead, attempt: u32) -> Result<(), EncodeError> {
+        self.begin(request, false, Some(attempt), true)
     }
 
     /// Begins an exchange for a call-out, to whose headers nothing is added.
     pub(crate) fn start_call(&mut self, request: &RequestHead, end: bool) -> Result<(), EncodeError> {
-        self.begin(request, end, None)
+        self.begin(request, end, None, false)
     }
 
-    fn begin(&mut self, request: &RequestHead, end: bool, attempt: Option<u32>) -> Result<(), EncodeError> {
+    fn begin(
+        &mut self,
+        request: &RequestHead,
+        end: bool,
+        attempt: Option<u32>,
+        switches: bool,
+    ) -> Result<(), EncodeError> {
         let mut out = BytesMut::with_capacity(1024);
-        self.request = encode::head(&mut out, request, end, attempt)?;
+        self.request = encode::head(&mut out, request, end, attempt, switches)?;
         self.output.clear();
         self.output.push_back(out.freeze());
         self.request_done = end;
+        self.is_raw = self.request == BodyFraming::Raw;
         (self.head_done, self.response_done, self.answered) = (false, false, false);
         Ok(())
     }
@@ -131,6 +146,11 @@ impl UpstreamConnection {
                 if end && *left > 0 {
                     return Err(UpstreamError::RequestLength);
                 }
+                if !bytes.is_empty() {
+                    self.output.push_back(bytes);
+                }
+            }
+            BodyFraming::Raw => {
                 if !bytes.is_empty() {
                     self.output.push_back(bytes);
                 }
@@ -171,6 +191,10 @@ impl UpstreamConnection {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Poll::Ready(Err(e)),
             }
+        }
+        if self.request_done && std::mem::replace(&mut self.is_raw, false) {
+            // Nothing else would tell the endpoint that nothing follows.
+            socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write)?;
         }
         Poll::Ready(Ok(()))
     }
@@ -216,7 +240,8 @@ impl UpstreamConnection {
     ) -> Poll<Result<Head, UpstreamError>> {
         loop {
             if !self.input.is_empty()
-                && let Some(mut head) = head::take(&mut self.input, method, bytes_max)?
+                && let Some(mut head) =
+                    head::take(&mut self.input, method, bytes_max, self.request == BodyFraming::Raw)?
             {
                 self.head_done = true;
                 self.keep_alive = head.keep_alive;

@@ -16,6 +16,8 @@ pub(crate) enum BodyFraming {
     Length(u64),
     /// Chunks.
     Chunked,
+    /// Bytes of another protocol, once the endpoint has switched to it.
+    Raw,
 }
 
 /// What keeps a head from being sent.
@@ -25,12 +27,14 @@ pub(crate) enum EncodeError {
     Incomplete,
 }
 
-/// Writes the head. `end`: there is no body. `attempt`: its number for the endpoint to see.
+/// Writes the head. `end`: there is no body. `attempt`: its number for the endpoint to see. `switches`: it asks for the
+/// protocol that its `upgrade` header names.
 pub(crate) fn head(
     out: &mut BytesMut,
     request: &RequestHead,
     end: bool,
     attempt: Option<u32>,
+    switches: bool,
 ) -> Result<BodyFraming, EncodeError> {
     let (Some(method), Some(path)) = (&request.method, request.path()) else {
         return Err(EncodeError::Incomplete);
@@ -66,6 +70,12 @@ pub(crate) fn head(
     }
     if let Some(attempt) = attempt {
         line(out, b"x-envoy-attempt-count", itoa(attempt).as_bytes());
+    }
+    if switches && let Some(protocol) = request.headers.get(UPGRADE) {
+        line(out, b"connection", b"Upgrade");
+        line(out, b"upgrade", protocol.as_bytes());
+        out.put_slice(b"\r\n");
+        return Ok(BodyFraming::Raw);
     }
     let framing = match (end, length) {
         // Without it an endpoint might wait for a body (RFC 9110 §8.6).
@@ -128,7 +138,7 @@ mod tests {
             map,
         );
         let mut out = BytesMut::new();
-        let framing = head(&mut out, &request, end, Some(1)).unwrap();
+        let framing = head(&mut out, &request, end, Some(1), false).unwrap();
         (String::from_utf8(out.to_vec()).unwrap(), framing)
     }
 
@@ -171,6 +181,6 @@ mod tests {
     fn without_a_path_nothing_is_sent() {
         let mut request = RequestHead::new(Method::GET, "/".parse().unwrap(), None, HeaderMap::new());
         request.remove(b":path");
-        assert_eq!(head(&mut BytesMut::new(), &request, true, Some(1)), Err(EncodeError::Incomplete));
+        assert_eq!(head(&mut BytesMut::new(), &request, true, Some(1), false), Err(EncodeError::Incomplete));
     }
 }

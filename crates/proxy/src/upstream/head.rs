@@ -1,7 +1,9 @@
 //! Response heads (RFC 9112 §4–§6).
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
@@ -54,10 +56,12 @@ pub(crate) fn take(
     input: &mut BytesMut,
     method: &Method,
     bytes_max: usize,
+    may_switch: bool,
 ) -> Result<Option<Head>, HeadError> {
     loop {
-        let Some(head) = take_one(input, method, bytes_max)? else { return Ok(None) };
+        let Some(head) = take_one(input, method, bytes_max, may_switch)? else { return Ok(None) };
         match head.status.as_u16() {
+            101 if may_switch => return Ok(Some(head)),
             101 => return Err(HeadError::Upgrade),
             100..=199 => {}
             200..=599 => return Ok(Some(head)),
@@ -66,7 +70,12 @@ pub(crate) fn take(
     }
 }
 
-fn take_one(input: &mut BytesMut, method: &Method, bytes_max: usize) -> Result<Option<Head>, HeadError> {
+fn take_one(
+    input: &mut BytesMut,
+    method: &Method,
+    bytes_max: usize,
+    may_switch: bool,
+) -> Result<Option<Head>, HeadError> {
     type Span = (u32, u32);
     let mut storage = [const { std::mem::MaybeUninit::uninit() }; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut []);
@@ -92,7 +101,8 @@ fn take_one(input: &mut BytesMut, method: &Method, bytes_max: usize) -> Result<O
     let bytes = input.split_to(end).freeze();
     let part = |span: Span| bytes.get(span.0 as usize..span.1 as usize).unwrap_or_default();
     let headers = HeaderMap::with_capacity(spans.len() + 4);
-    let mut head = Collected { headers, keep_alive: is_http11, ..Collected::default() };
+    let may_switch = may_switch && status == StatusCode::SWITCHING_PROTOCOLS;
+    let mut head = Collected { headers, keep_alive: is_http11, may_switch, ..Collected::default() };
     // First of all: it says which of the others are not for us to pass on.
     for (_, value) in spans.iter().filter(|(name, _)| part(*name).eq_ignore_ascii_case(b"connection")) {
         head.connection(part(*value));
@@ -115,6 +125,8 @@ struct Collected {
     keep_alive: bool,
     length: Option<u64>,
     chunked: bool,
+    /// To the protocol that its `upgrade` header names.
+    may_switch: bool,
     hop_by_hop: SmallVec<[HeaderName; 1]>,
 }
 
@@ -153,6 +165,7 @@ impl Collected {
                 self.chunked = true;
             }
             CONNECTION => {}
+            UPGRADE if self.may_switch => drop(self.headers.try_insert(name, value)),
             _ if self.hop_by_hop.contains(&name) => {}
             _ if matches!(name.as_str(), "keep-alive" | "proxy-connection" | "upgrade" | "te") => {}
             _ => drop(self.headers.try_append(name, value)),
@@ -166,6 +179,7 @@ impl Collected {
         }
         let bodiless = *method == Method::HEAD || matches!(status.as_u16(), 100..=199 | 204 | 304);
         let framing = match (bodiless, self.chunked, self.length) {
+            _ if self.may_switch => Framing::UntilClose,
             (true, ..) | (_, false, Some(0)) => Framing::Empty,
             (_, true, _) => Framing::Chunked(ChunkedDecoder::new()),
             (_, _, Some(length)) => Framing::Length(length),
@@ -190,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<Option<Head>, HeadError> {
-        take(&mut BytesMut::from(text), &Method::GET, 4096)
+        take(&mut BytesMut::from(text), &Method::GET, 4096, false)
     }
 
     fn framing(text: &str) -> String {
@@ -238,9 +252,18 @@ mod tests {
         let mut input = BytesMut::from(
             "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nxREST",
         );
-        let head = take(&mut input, &Method::GET, 4096).unwrap().unwrap();
+        let head = take(&mut input, &Method::GET, 4096, false).unwrap().unwrap();
         assert_eq!((head.status, head.headers.len(), &input[..]), (StatusCode::OK, 1, &b"xREST"[..]));
-        assert_eq!(parse("HTTP/1.1 101 Switching Protocols\r\n\r\n").unwrap_err(), HeadError::Upgrade);
+        let switching =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nraw";
+        assert_eq!(parse(switching).unwrap_err(), HeadError::Upgrade);
+        let mut input = BytesMut::from(switching);
+        let head = take(&mut input, &Method::GET, 4096, true).unwrap().unwrap();
+        assert_eq!(
+            (head.status.as_u16(), &head.headers[UPGRADE], &input[..]),
+            (101, &HeaderValue::from_static("websocket"), &b"raw"[..])
+        );
+        assert!(matches!(head.framing, Framing::UntilClose) && !head.keep_alive);
     }
 
     #[test]
@@ -262,7 +285,7 @@ mod tests {
         #[test]
         fn arbitrary_input_never_panics(input in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut bytes = BytesMut::from(&[b"HTTP/1.1 200 OK\r\n".as_slice(), &input].concat()[..]);
-            let _ = take(&mut bytes, &Method::GET, 200);
+            let _ = take(&mut bytes, &Method::GET, 200, false);
         }
     }
 }
