@@ -42,7 +42,7 @@ pub use route_table::{Backend, RequestKey, Route, RouteMatch, RouteTable, RouteT
 pub use secret::Secret;
 pub use snapshot::{
     Cluster, Credential, Endpoint, Listener, ModuleUrl, PluginOptions, PluginSpec, PullPolicy, Snapshot,
-    TcpTarget, TlsEntry, TlsListener, TlsTermination,
+    TcpTarget, TlsEntry, TlsListener, TlsTermination, UpstreamProtocol,
 };
 pub use store::{Gap, Store};
 pub use wasm_plugin::{EnvValue, FailStrategy, Phase, PluginType, WasmPlugin};

@@ -1,6 +1,7 @@
 //! `Service` and its ports.
 
 use crate::decode::{Fields, Sink};
+use crate::snapshot::UpstreamProtocol;
 
 /// A service that endpoints belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,7 @@ pub(crate) struct Service {
 pub(crate) struct ServicePort {
     pub(crate) name: String,
     pub(crate) port: u16,
+    pub(crate) protocol: UpstreamProtocol,
 }
 
 const PORTS_MAX: usize = 250;
@@ -28,9 +30,11 @@ impl Service {
                 }
                 continue;
             };
-            fields.known(&["protocol", "targetPort", "nodePort", "appProtocol"]);
+            let app_protocol = fields.text("appProtocol", sink).map(|p| p.value);
+            let protocol = UpstreamProtocol::of_port(app_protocol.as_deref(), &name);
+            fields.known(&["protocol", "targetPort", "nodePort"]);
             fields.finish(sink);
-            ports.push(ServicePort { name, port: port.value });
+            ports.push(ServicePort { name, port: port.value, protocol });
         }
         spec.known(&[
             "selector",

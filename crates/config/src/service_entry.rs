@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::decode::{Fields, Sink};
+use crate::snapshot::UpstreamProtocol;
 
 /// Hosts with static endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,7 @@ pub(crate) struct EntryPort {
     pub(crate) number: u16,
     pub(crate) name: String,
     pub(crate) target_port: Option<u16>,
+    pub(crate) protocol: UpstreamProtocol,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +52,11 @@ impl ServiceEntry {
             let number = fields.port("number", sink);
             let name = fields.text("name", sink).map(|n| n.value).unwrap_or_default();
             let target_port = fields.port("targetPort", sink).map(|p| p.value);
-            fields.known(&["protocol"]);
+            // Its own field says HTTP of what a name may say HTTP2 of: the more precise one counts.
+            let named = fields.text("protocol", sink).map(|p| p.value).filter(|p| p != "HTTP");
+            let protocol = UpstreamProtocol::of_port(named.as_deref(), &name);
             match number {
-                Some(number) => ports.push(EntryPort { number: number.value, name, target_port }),
+                Some(number) => ports.push(EntryPort { number: number.value, name, target_port, protocol }),
                 None if !fields.has("number") => {
                     let path = fields.path_of("number");
                     sink.error(fields.position(), &path, "Required value");

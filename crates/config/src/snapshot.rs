@@ -104,6 +104,30 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// Where to send requests; empty: 503.
     pub endpoints: Vec<Endpoint>,
+    /// What its endpoints speak.
+    pub protocol: UpstreamProtocol,
+}
+
+/// A version of HTTP towards endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge
+    Http2,
+}
+
+impl UpstreamProtocol {
+    /// As Istio chooses it: by `appProtocol` or the protocol that a ServiceEntry gives, else by what a port's name begins
+    /// with (spec: wasmplugin-and-routing §3.9).
+    pub(crate) fn of_port(named: Option<&str>, port_name: &str) -> Self {
+        let prefix = port_name.split('-').next().unwrap_or_default();
+        let word = named.filter(|word| !word.is_empty()).unwrap_or(prefix);
+        let is_http2 =
+            ["kubernetes.io/h2c", "http2", "h2c", "grpc"].iter().any(|w| word.eq_ignore_ascii_case(w));
+        if is_http2 { Self::Http2 } else { Self::Http1 }
+    }
 }
 
 /// One address of a cluster.
@@ -249,6 +273,23 @@ pub struct PluginSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_endpoints_speak() {
+        use UpstreamProtocol::{Http1, Http2};
+        for (named, port_name, wanted) in [
+            (None, "", Http1),
+            (None, "http", Http1),
+            (None, "http2", Http2),
+            (None, "grpc-api", Http2),
+            (None, "grpcx", Http1),
+            (Some("kubernetes.io/h2c"), "http", Http2),
+            (Some("kubernetes.io/ws"), "grpc", Http1),
+            (Some("GRPC"), "api", Http2),
+        ] {
+            assert_eq!(UpstreamProtocol::of_port(named, port_name), wanted, "{named:?} {port_name:?}");
+        }
+    }
 
     #[test]
     fn the_table_of_url_forms() {

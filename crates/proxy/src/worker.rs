@@ -20,7 +20,7 @@ use crate::generation::Generation;
 use crate::idle::{self, IdleTable};
 use crate::settings::Settings;
 use crate::stats::{GatewayStats, WorkerStats};
-use crate::upstream::Pool;
+use crate::upstream::{Http2Pool, Pool};
 use crate::worker_generation::WorkerGeneration;
 
 /// What the control side tells a worker.
@@ -50,6 +50,7 @@ pub(crate) struct WorkerContext {
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) gateway_stats: Arc<GatewayStats>,
     pub(crate) pool: RefCell<Pool>,
+    pub(crate) http2_pool: Http2Pool,
     pub(crate) date: DateCache,
     pub(crate) idle: IdleTable,
     generation: RefCell<Rc<WorkerGeneration>>,
@@ -131,6 +132,7 @@ impl Worker {
             stats,
             gateway_stats,
             pool: RefCell::new(pool),
+            http2_pool: Http2Pool::default(),
             date: DateCache::default(),
             idle: IdleTable::default(),
             generation: RefCell::default(),
@@ -174,7 +176,9 @@ impl Worker {
                 _ = idle_tick.tick() => self.context.idle.tick(self.context.settings.stream_idle_max),
                 _ = sweep.tick() => {
                     let mut pool = self.context.pool.borrow_mut();
-                    pool.sweep(Instant::now());
+                    let now = Instant::now();
+                    pool.sweep(now);
+                    self.context.http2_pool.sweep(now, self.context.settings.upstream_idle_max);
                     while self.context.connections.borrow_mut().try_join_next().is_some() {}
                     self.context.stats.set_idle(pool.len());
                 }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod docker_registry;
 pub mod gateway;
 pub mod grpc;
+pub mod http2;
 pub mod load;
 pub mod manifests;
 pub mod peers;

@@ -2,17 +2,20 @@
 //! look at `:status` (spec: proxy-wasm-host §9.1).
 
 use std::future::poll_fn;
-use std::rc::{Rc, Weak};
+use std::rc::Weak;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
+use wasmgate_config::UpstreamProtocol;
 use wasmgate_plugin::calls::{HeaderPairs, HttpCall, HttpCallResponse};
 use wasmgate_stream::RequestHead;
 
 use super::{NoTarget, Target};
-use crate::upstream::{Received, UpstreamConnection, UpstreamError};
+use crate::upstream::{
+    ActiveUpstream, Http2Settings, Http2Stream, Received, UpstreamConnection, UpstreamError,
+};
 use crate::worker::WorkerContext;
 
 /// What a plug-in gets for an answer, or why there is none.
@@ -68,9 +71,13 @@ async fn exchange(worker: &Weak<WorkerContext>, call: HttpCall) -> Result<HttpCa
     let head = head(&call.headers, call.body.len()).ok_or(CallError::Late)?;
     let method = head.method.clone().unwrap_or(Method::GET);
     target.count(|c| c.requests.increment());
+    let request = Request { head: &head, body: &call.body, trailers: &call.trailers, method: &method };
+    if target.cluster.protocol == UpstreamProtocol::Http2 {
+        return http2(&target, &request).await;
+    }
     let pooled = target.worker.pool.borrow_mut().take(target.address);
     if let Some(connection) = pooled {
-        match on_connection(&target, connection, &head, &call.body, &method).await {
+        match on_connection(&target, connection, &request).await {
             // An idle connection may have been closed under us: nobody has seen the request.
             Err(Failed { unseen: true, .. }) if method.is_idempotent() => {}
             other => return other.map_err(|f| f.error),
@@ -78,7 +85,62 @@ async fn exchange(worker: &Weak<WorkerContext>, call: HttpCall) -> Result<HttpCa
     }
     let stream = target.connect().await.map_err(|_| CONNECT)?;
     let connection = Box::new(UpstreamConnection::new(stream, target.address, Instant::now()));
-    on_connection(&target, connection, &head, &call.body, &method).await.map_err(|f| f.error)
+    on_connection(&target, connection, &request).await.map_err(|f| f.error)
+}
+
+/// What is sent.
+struct Request<'r> {
+    head: &'r RequestHead,
+    body: &'r Bytes,
+    trailers: &'r HeaderPairs,
+    method: &'r Method,
+}
+
+/// The same on a connection that is shared, over which trailers can be sent.
+async fn http2(target: &Target, request: &Request<'_>) -> Result<HttpCallResponse, CallError> {
+    let settings = Http2Settings::of(&target.worker.settings);
+    let pool = &target.worker.http2_pool;
+    for attempt in 0.. {
+        let place = match pool.take(target.address, settings.streams_max).filter(|_| attempt == 0) {
+            Some(place) => place,
+            None => {
+                let connected = pool.connect(target.address, settings).await;
+                let (place, is_new) = connected.map_err(|_| {
+                    target.count(|c| c.connect_failures.increment());
+                    CONNECT
+                })?;
+                if is_new {
+                    target.count(|c| c.connections.increment());
+                }
+                place
+            }
+        };
+        let trailers = trailers(request.trailers);
+        let end = request.body.is_empty() && trailers.is_empty();
+        let mut stream = Http2Stream::start(place, request.head, end, None).map_err(|_| CallError::Late)?;
+        if !end {
+            stream.queue(request.body.clone(), trailers.is_empty());
+        }
+        if !trailers.is_empty() {
+            stream.queue_trailers(trailers);
+        }
+        match receive(target, &mut ActiveUpstream::Http2(Box::new(stream)), request.method).await {
+            Err(Failed { unseen: true, .. }) if request.method.is_idempotent() && attempt == 0 => {}
+            other => return other.map_err(|f| f.error),
+        }
+    }
+    Err(RESET)
+}
+
+/// Trailers that HTTP can carry.
+fn trailers(pairs: &HeaderPairs) -> HeaderMap {
+    let mut out = HeaderMap::new();
+    for (name, value) in pairs {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            let _ = out.try_append(name, value);
+        }
+    }
+    out
 }
 
 struct Failed {
@@ -90,37 +152,56 @@ struct Failed {
 async fn on_connection(
     target: &Target,
     mut connection: Box<UpstreamConnection>,
-    head: &RequestHead,
-    body: &Bytes,
-    method: &Method,
+    request: &Request<'_>,
 ) -> Result<HttpCallResponse, Failed> {
-    let worker = Rc::clone(&target.worker);
-    let (head_max, body_max) =
-        (worker.settings.response_head_bytes_max, worker.settings.call_response_bytes_max);
     let late = |_| Failed { error: CallError::Late, unseen: false };
     connection
-        .start_call(head, body.is_empty())
+        .start_call(request.head, request.body.is_empty())
         .map_err(|_| Failed { error: CallError::Late, unseen: false })?;
-    if !body.is_empty() {
-        connection.queue(body.clone(), true).map_err(late)?;
+    if !request.body.is_empty() {
+        connection.queue(request.body.clone(), true).map_err(late)?;
     }
     // After an error the answer may be there all the same: reading tells.
     let _ = poll_fn(|cx| connection.poll_flush(cx)).await;
-    let answer = match poll_fn(|cx| connection.poll_head(cx, method, head_max)).await {
+    let mut upstream = ActiveUpstream::Http1(connection);
+    let response = receive(target, &mut upstream, request.method).await?;
+    if let ActiveUpstream::Http1(connection) = upstream
+        && connection.is_reusable()
+    {
+        target.worker.pool.borrow_mut().put(connection, Instant::now());
+    }
+    Ok(response)
+}
+
+/// The whole answer.
+async fn receive(
+    target: &Target,
+    upstream: &mut ActiveUpstream,
+    method: &Method,
+) -> Result<HttpCallResponse, Failed> {
+    let settings = &target.worker.settings;
+    let (head_max, body_max) = (settings.response_head_bytes_max, settings.call_response_bytes_max);
+    let late = |_| Failed { error: CallError::Late, unseen: false };
+    let (status, fields) = match poll_fn(|cx| upstream.poll_head(cx, method, head_max)).await {
         Ok(answer) => answer,
         Err(error) => {
-            let unseen = connection.reused
-                && !connection.answered
-                && matches!(error, UpstreamError::Closed | UpstreamError::Io(_));
+            let is_broken_off =
+                matches!(error, UpstreamError::Closed | UpstreamError::Io(_) | UpstreamError::Http2(_));
+            let unseen = upstream.may_be_unseen() && is_broken_off;
             target.count(|c| c.resets.increment());
             return Err(Failed { error: RESET, unseen });
         }
     };
-    target.count(|c| c.count_response(answer.status.as_u16()));
+    target.count(|c| c.count_response(status.as_u16()));
     let mut whole = BytesMut::new();
-    let mut done = connection.is_response_done();
+    let mut after = HeaderMap::new();
+    let mut done = upstream.is_response_done();
     while !done {
-        match poll_fn(|cx| connection.poll_data(cx)).await.map_err(late)? {
+        match poll_fn(|cx| upstream.poll_data(cx)).await.map_err(late)? {
+            Received::Trailers(trailers) => {
+                after = trailers;
+                done = true;
+            }
             Received::Data(bytes, end) => {
                 if whole.len() + bytes.len() > body_max {
                     return Err(Failed { error: CallError::Late, unseen: false });
@@ -131,15 +212,12 @@ async fn on_connection(
             Received::End => done = true,
         }
     }
-    if connection.is_reusable() {
-        worker.pool.borrow_mut().put(connection, Instant::now());
-    }
-    let mut headers = vec![(b":status".to_vec(), answer.status.as_str().as_bytes().to_vec())];
+    let mut headers = vec![(b":status".to_vec(), status.as_str().as_bytes().to_vec())];
     let pair = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())
     };
-    headers.extend(answer.headers.iter().map(pair));
-    Ok(HttpCallResponse { headers, body: whole.freeze(), trailers: Vec::new() })
+    headers.extend(fields.iter().map(pair));
+    Ok(HttpCallResponse { headers, body: whole.freeze(), trailers: after.iter().map(pair).collect() })
 }
 
 /// The request as a head. The host has seen to it that the three pseudo headers are there.

@@ -11,11 +11,15 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 use tokio::net::TcpStream;
+use wasmgate_config::UpstreamProtocol;
 use wasmgate_stream::{ResponseHead, StreamState};
 
 use super::Exchange;
 use crate::reason::Reason;
-use crate::upstream::{Received, UpstreamConnection, UpstreamError};
+use crate::upstream::{
+    ActiveUpstream, Http2Settings, Http2Stream, Place, Received, UpstreamConnection, UpstreamError,
+};
+use crate::worker::WorkerContext;
 
 const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
@@ -25,14 +29,20 @@ const ATTEMPTS_MAX: u32 = 2;
 /// Pieces of request body that one write takes.
 const QUEUED_PIECES_MAX: usize = 8;
 
-type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
+/// A connection for one exchange, or a place on one that is shared.
+pub(super) enum Connected {
+    Http1(TcpStream),
+    Http2(Place),
+}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<Connected>>>>;
 
 /// Where the upstream side stands.
 pub(super) enum Upstream {
     /// The request has not left the chain.
     Waiting,
     Connecting(Connecting, SocketAddr, Instant),
-    Active(Box<UpstreamConnection>),
+    Active(ActiveUpstream),
     /// Complete, failed, or not needed.
     Over,
 }
@@ -56,11 +66,15 @@ impl Exchange {
                 let (address, since) = (*address, *since);
                 match future.as_mut().poll(cx) {
                     Poll::Pending => return false,
-                    Poll::Ready(Ok(stream)) => {
+                    Poll::Ready(Ok(connected)) => {
                         let now = Instant::now();
-                        let connection = UpstreamConnection::new(stream, address, now);
                         self.stream.data_mut().info.upstream_ready = Some(now.duration_since(since));
-                        self.begin(Box::new(connection));
+                        match connected {
+                            Connected::Http1(stream) => {
+                                self.begin(Box::new(UpstreamConnection::new(stream, address, now)));
+                            }
+                            Connected::Http2(place) => self.begin_http2(place),
+                        }
                     }
                     Poll::Ready(Err(e)) => {
                         self.counters(|c| c.connect_failures.increment());
@@ -107,6 +121,11 @@ impl Exchange {
 
     fn connect(&mut self, address: SocketAddr, may_reuse: bool) {
         let worker = Rc::clone(&self.downstream.worker);
+        let speaks_http2 = self.cluster.as_ref().is_some_and(|c| c.protocol == UpstreamProtocol::Http2);
+        // Only HTTP/1.1 has what a request to switch asks for.
+        if speaks_http2 && !self.switches {
+            return self.connect_http2(address, &worker);
+        }
         let idle = if may_reuse { worker.pool.borrow_mut().take(address) } else { None };
         if let Some(connection) = idle {
             self.stream.data_mut().info.upstream_ready = Some(Duration::ZERO);
@@ -116,7 +135,7 @@ impl Exchange {
         let time_max = worker.settings.connect_time_max;
         let connect = async move {
             match tokio::time::timeout(time_max, TcpStream::connect(address)).await {
-                Ok(connected) => connected.and_then(|s| s.set_nodelay(true).map(|()| s)),
+                Ok(connected) => connected.and_then(|s| s.set_nodelay(true).map(|()| Connected::Http1(s))),
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             }
         };
@@ -124,9 +143,49 @@ impl Exchange {
         self.stream.data_mut().info.upstream_host = Some(address);
     }
 
+    fn connect_http2(&mut self, address: SocketAddr, worker: &Rc<WorkerContext>) {
+        let streams_max = worker.settings.http2_streams_max;
+        self.stream.data_mut().info.upstream_host = Some(address);
+        if let Some(place) = worker.http2_pool.take(address, streams_max) {
+            self.stream.data_mut().info.upstream_ready = Some(Duration::ZERO);
+            return self.begin_http2(place);
+        }
+        let connect = worker.http2_pool.connect(address, Http2Settings::of(&worker.settings));
+        let (generation, cluster) = (Rc::clone(&self.generation), self.cluster.clone());
+        let connect = async move {
+            let (place, is_new) = connect.await?;
+            if let Some(cluster) = cluster.filter(|_| is_new) {
+                generation.count(&cluster, |c| c.connections.increment());
+            }
+            Ok(Connected::Http2(place))
+        };
+        self.upstream = Upstream::Connecting(Box::pin(connect), address, Instant::now());
+    }
+
+    /// Whether the request has no body, and none that is still to come.
+    fn is_bodiless(&self) -> bool {
+        self.request_body.is_none() && !self.body_started && !self.stream.has_request_output()
+    }
+
+    fn begin_http2(&mut self, place: Place) {
+        self.attempts += 1;
+        let end = self.is_bodiless();
+        match Http2Stream::start(place, &self.stream.data().request, end, Some(self.attempts)) {
+            Ok(stream) => {
+                let info = &mut self.stream.data_mut().info;
+                info.upstream_host = Some(stream.address());
+                info.upstream_local = stream.local();
+                info.upstream_attempts = self.attempts;
+                self.sent = Some(Instant::now());
+                self.upstream = Upstream::Active(ActiveUpstream::Http2(Box::new(stream)));
+            }
+            Err(_) => self.fail(Reason::RequestHeadersRemoved),
+        }
+    }
+
     fn begin(&mut self, mut connection: Box<UpstreamConnection>) {
         self.attempts += 1;
-        let end = self.request_body.is_none() && !self.body_started && !self.stream.has_request_output();
+        let end = self.is_bodiless();
         let data = self.stream.data_mut();
         data.info.upstream_host = Some(connection.address);
         data.info.upstream_local = connection.local;
@@ -140,7 +199,7 @@ impl Exchange {
             return self.fail(Reason::RequestHeadersRemoved);
         }
         self.sent = Some(Instant::now());
-        self.upstream = Upstream::Active(connection);
+        self.upstream = Upstream::Active(ActiveUpstream::Http1(connection));
     }
 
     /// Chain → endpoint.
@@ -154,8 +213,7 @@ impl Exchange {
                 let piece = match self.stream.pop_request_data() {
                     Some(data) => connection.queue(data.bytes, data.end),
                     None => match self.stream.take_request_trailers() {
-                        // HTTP/1 upstreams get no trailers, like Envoy's by default.
-                        Some(_) => connection.queue(Bytes::new(), true),
+                        Some(trailers) => connection.queue_trailers(trailers),
                         None => break,
                     },
                 };
@@ -190,9 +248,9 @@ impl Exchange {
             let bytes_max = self.downstream.worker.settings.response_head_bytes_max;
             return match connection.poll_head(cx, &method, bytes_max) {
                 Poll::Pending => false,
-                Poll::Ready(Ok(head)) => {
+                Poll::Ready(Ok((status, headers))) => {
                     let end = connection.is_response_done();
-                    self.receive_head(head.status, head.headers, end);
+                    self.receive_head(status, headers, end);
                     true
                 }
                 Poll::Ready(Err(error)) => {
@@ -210,6 +268,11 @@ impl Exchange {
                 let (bytes, end) = match received {
                     Received::Data(bytes, end) => (bytes, end),
                     Received::End => (Bytes::new(), true),
+                    Received::Trailers(trailers) => {
+                        self.release();
+                        self.stream.response_trailers(trailers);
+                        return true;
+                    }
                 };
                 if end {
                     self.release();
@@ -246,7 +309,9 @@ impl Exchange {
         if let Upstream::Active(connection) = std::mem::replace(&mut self.upstream, Upstream::Over) {
             let now = Instant::now();
             self.stream.data_mut().info.backend_latency = self.sent.map(|sent| now.duration_since(sent));
-            if connection.is_reusable() {
+            if let ActiveUpstream::Http1(connection) = connection
+                && connection.is_reusable()
+            {
                 self.downstream.worker.pool.borrow_mut().put(connection, now);
             }
         }
@@ -257,19 +322,19 @@ impl Exchange {
             return;
         };
         // The endpoint closed an idle connection while our request was on its way: it has not seen the request.
-        let unseen = connection.reused
-            && !connection.answered
-            && matches!(error, UpstreamError::Closed | UpstreamError::Io(_));
+        let is_broken_off =
+            matches!(error, UpstreamError::Closed | UpstreamError::Io(_) | UpstreamError::Http2(_));
+        let unseen = connection.may_be_unseen() && is_broken_off;
         let method = self.stream.data().request.method.as_ref();
         let may_repeat = method.is_some_and(Method::is_idempotent) && !self.body_started;
         if unseen && may_repeat && self.attempts < ATTEMPTS_MAX {
             self.counters(|c| c.retries.increment());
-            return self.connect(connection.address, false);
+            return self.connect(connection.address(), false);
         }
         self.counters(|c| c.resets.increment());
         let is_protocol = matches!(error, UpstreamError::Head(_) | UpstreamError::Chunk(_));
         if is_protocol {
-            tracing::debug!(target: "http", "endpoint {}: {error}", connection.address);
+            tracing::debug!(target: "http", "endpoint {}: {error}", connection.address());
         }
         if self.stream.data().response.is_some() {
             let info = &mut self.stream.data_mut().info;

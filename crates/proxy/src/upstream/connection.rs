@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::Method;
+use http::{HeaderMap, Method};
 use tokio::net::TcpStream;
 use wasmgate_stream::RequestHead;
 
@@ -32,6 +32,8 @@ pub(crate) enum UpstreamError {
     Head(#[from] HeadError),
     #[error("{0}")]
     Chunk(#[from] ChunkError),
+    #[error("{0}")]
+    Http2(hyper::Error),
     #[error("the request body is longer or shorter than its content-length")]
     RequestLength,
 }
@@ -43,6 +45,8 @@ pub(crate) enum Received {
     Data(Bytes, bool),
     /// The body is over.
     End,
+    /// The body is over, and these follow it.
+    Trailers(HeaderMap),
 }
 
 /// A connection and the exchange on it.

@@ -1,0 +1,386 @@
+//! Streams to endpoints that speak HTTP/2: many on one connection, with hyper's client.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, Request, Response, Uri, Version};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use wasmgate_stream::RequestHead;
+
+use super::connection::{Received, UpstreamError};
+use super::encode::EncodeError;
+use crate::connection::LocalExecutor;
+use crate::settings::Settings;
+
+const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+/// What an endpoint's connections need to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Http2Settings {
+    /// Streams at the same time on one connection; then another one is opened.
+    pub(crate) streams_max: u32,
+    /// Until a connection stands.
+    pub(crate) connect_time_max: Duration,
+    /// Size of a response head, bytes.
+    pub(crate) head_bytes_max: usize,
+    /// How often an endpoint is asked for a sign of life while streams wait for it.
+    pub(crate) ping_interval: Duration,
+}
+
+impl Http2Settings {
+    /// Those of the gateway.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self {
+            streams_max: settings.http2_streams_max,
+            connect_time_max: settings.connect_time_max,
+            head_bytes_max: settings.response_head_bytes_max,
+            ping_interval: settings.http2_ping_interval,
+        }
+    }
+}
+
+/// The connections of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Http2Pool(RefCell<HashMap<SocketAddr, Rc<Endpoint>>>);
+
+/// Connections to one endpoint.
+#[derive(Debug, Default)]
+struct Endpoint {
+    connections: RefCell<Vec<Connection>>,
+    /// Held while one is made: whoever else wants one waits for it instead of making another.
+    making: tokio::sync::Mutex<()>,
+}
+
+/// A connection that many streams share.
+#[derive(Clone)]
+struct Connection {
+    sender: http2::SendRequest<RequestBody>,
+    local: Option<SocketAddr>,
+    /// Streams that have not ended.
+    streams: Rc<Cell<u32>>,
+    /// Since when it has been seen without any.
+    idle_since: Rc<Cell<Option<Instant>>>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("streams", &self.streams.get()).finish_non_exhaustive()
+    }
+}
+
+/// A place on a connection for one stream.
+#[derive(Debug)]
+pub(crate) struct Place {
+    connection: Connection,
+    address: SocketAddr,
+    /// The connection stood before.
+    is_reused: bool,
+}
+
+impl Place {
+    fn on(connection: &Connection, address: SocketAddr, is_reused: bool) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        connection.idle_since.set(None);
+        Self { connection: connection.clone(), address, is_reused }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let streams = &self.connection.streams;
+        streams.set(streams.get().saturating_sub(1));
+    }
+}
+
+impl Http2Pool {
+    /// A place on a connection that stands.
+    pub(crate) fn take(&self, address: SocketAddr, streams_max: u32) -> Option<Place> {
+        self.0.borrow().get(&address)?.take(address, streams_max)
+    }
+
+    /// A place on a connection, which is made if none has one; whether it was made for this stream.
+    pub(crate) fn connect(
+        &self,
+        address: SocketAddr,
+        settings: Http2Settings,
+    ) -> impl Future<Output = io::Result<(Place, bool)>> + use<> {
+        let endpoint = Rc::clone(self.0.borrow_mut().entry(address).or_default());
+        async move {
+            let _making = endpoint.making.lock().await;
+            if let Some(place) = endpoint.take(address, settings.streams_max) {
+                return Ok((place, false));
+            }
+            let made = tokio::time::timeout(settings.connect_time_max, open(address, settings)).await;
+            let connection = made.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            let place = Place::on(&connection, address, false);
+            endpoint.connections.borrow_mut().push(connection);
+            Ok((place, true))
+        }
+    }
+
+    /// Forgets connections that are closed, and closes those that nobody has used for too long.
+    pub(crate) fn sweep(&self, now: Instant, idle_max: Duration) {
+        let is_kept = |connection: &Connection| {
+            let idle = match (connection.streams.get(), connection.idle_since.get()) {
+                (0, Some(since)) => now.duration_since(since),
+                (0, None) => {
+                    connection.idle_since.set(Some(now));
+                    Duration::ZERO
+                }
+                _ => Duration::ZERO,
+            };
+            !connection.sender.is_closed() && idle < idle_max
+        };
+        self.0.borrow_mut().retain(|_, endpoint| {
+            let mut connections = endpoint.connections.borrow_mut();
+            connections.retain(is_kept);
+            // Somebody may be about to put one in.
+            !connections.is_empty() || Rc::strong_count(endpoint) > 1
+        });
+    }
+}
+
+impl Endpoint {
+    fn take(&self, address: SocketAddr, streams_max: u32) -> Option<Place> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|c| !c.sender.is_closed());
+        let free = connections.iter().find(|c| c.streams.get() < streams_max)?;
+        Some(Place::on(free, address, true))
+    }
+}
+
+async fn open(address: SocketAddr, settings: Http2Settings) -> io::Result<Connection> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let local = stream.local_addr().ok();
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(settings.ping_interval)
+        .keep_alive_timeout(settings.ping_interval)
+        .max_header_list_size(u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX));
+    let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::task::spawn_local(async move {
+        if let Err(e) = driver.await {
+            tracing::debug!(target: "upstream", "HTTP/2 connection to {address}: {e}");
+        }
+    });
+    Ok(Connection { sender, local, streams: Rc::default(), idle_since: Rc::default() })
+}
+
+/// A request body on its way to hyper: what the chain has let through, until it is taken.
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Frame<Bytes>>,
+    is_over: bool,
+    /// hyper, which waits for more.
+    taker: Option<Waker>,
+    /// The exchange, which waits until there is room.
+    giver: Option<Waker>,
+}
+
+/// hyper's end of a [`Queue`].
+#[derive(Debug)]
+struct RequestBody(Rc<RefCell<Queue>>);
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let mut queue = self.0.borrow_mut();
+        match queue.frames.pop_front() {
+            Some(frame) => {
+                if let Some(giver) = queue.giver.take() {
+                    giver.wake();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None if queue.is_over => Poll::Ready(None),
+            None => {
+                queue.taker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let queue = self.0.borrow();
+        queue.is_over && queue.frames.is_empty()
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>>>>;
+
+/// One exchange on a connection.
+pub(crate) struct Http2Stream {
+    place: Place,
+    queue: Rc<RefCell<Queue>>,
+    answer: Option<Answer>,
+    body: Option<Incoming>,
+    is_response_done: bool,
+}
+
+impl std::fmt::Debug for Http2Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http2Stream").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Http2Stream {
+    /// Begins an exchange. `end`: there is no body. `attempt`: its number for the endpoint to see.
+    pub(crate) fn start(
+        mut place: Place,
+        request: &RequestHead,
+        end: bool,
+        attempt: Option<u32>,
+    ) -> Result<Self, EncodeError> {
+        let queue = Rc::new(RefCell::new(Queue { is_over: end, ..Queue::default() }));
+        let head = head(request, attempt).ok_or(EncodeError::Incomplete)?;
+        let request = head.map(|()| RequestBody(Rc::clone(&queue)));
+        let answer: Answer = Box::pin(place.connection.sender.send_request(request));
+        Ok(Self { place, queue, answer: Some(answer), body: None, is_response_done: false })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.place.address
+    }
+
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        self.place.connection.local
+    }
+
+    /// The connection stood before, and may have been closed while the request was on its way.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.place.is_reused
+    }
+
+    /// Queues a piece of the request body.
+    pub(crate) fn queue(&mut self, bytes: Bytes, end: bool) {
+        self.push(Some(Frame::data(bytes)).filter(|f| f.data_ref().is_some_and(|d| !d.is_empty())), end);
+    }
+
+    /// Ends the request with trailers.
+    pub(crate) fn queue_trailers(&mut self, trailers: HeaderMap) {
+        self.push(Some(Frame::trailers(trailers)), true);
+    }
+
+    fn push(&mut self, frame: Option<Frame<Bytes>>, end: bool) {
+        let mut queue = self.queue.borrow_mut();
+        queue.frames.extend(frame);
+        queue.is_over |= end;
+        if let Some(taker) = queue.taker.take() {
+            taker.wake();
+        }
+    }
+
+    /// Pieces that wait to be taken.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.borrow().frames.len()
+    }
+
+    /// Ready once there is room for more.
+    pub(crate) fn poll_room(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let mut queue = self.queue.borrow_mut();
+        if queue.frames.is_empty() {
+            return Poll::Ready(());
+        }
+        queue.giver = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The response head.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(http::StatusCode, HeaderMap), UpstreamError>> {
+        let Some(answer) = &mut self.answer else { return Poll::Pending };
+        let answered = ready!(answer.as_mut().poll(cx));
+        self.answer = None;
+        let (parts, body) = answered.map_err(UpstreamError::Http2)?.into_parts();
+        self.is_response_done = body.is_end_stream();
+        self.body = Some(body);
+        Poll::Ready(Ok((parts.status, parts.headers)))
+    }
+
+    pub(crate) fn is_head_done(&self) -> bool {
+        self.answer.is_none()
+    }
+
+    pub(crate) fn is_response_done(&self) -> bool {
+        self.is_response_done
+    }
+
+    /// The next piece of the response.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, UpstreamError>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(Received::End)) };
+        match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    self.is_response_done = body.is_end_stream();
+                    Poll::Ready(Ok(Received::Data(data, self.is_response_done)))
+                }
+                Err(frame) => {
+                    self.is_response_done = true;
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    Poll::Ready(Ok(Received::Trailers(trailers)))
+                }
+            },
+            Some(Err(e)) => Poll::Ready(Err(UpstreamError::Http2(e))),
+            None => {
+                self.is_response_done = true;
+                Poll::Ready(Ok(Received::End))
+            }
+        }
+    }
+}
+
+/// The head as hyper wants it. `None`: a filter has removed something that it needs.
+fn head(request: &RequestHead, attempt: Option<u32>) -> Option<Request<()>> {
+    let authority = request.authority.as_ref().filter(|a| !a.is_empty())?;
+    let scheme = request.scheme.to_str().ok().filter(|s| matches!(*s, "http" | "https")).unwrap_or("http");
+    let uri = Uri::builder()
+        .scheme(scheme)
+        .authority(authority.as_bytes())
+        .path_and_query(request.path()?)
+        .build()
+        .ok()?;
+    let mut out = Request::new(());
+    *out.method_mut() = request.method.clone()?;
+    *out.version_mut() = Version::HTTP_2;
+    *out.uri_mut() = uri;
+    let headers = out.headers_mut();
+    headers.reserve(request.headers.len() + 1);
+    for (name, value) in &request.headers {
+        match *name {
+            HOST | CONNECTION | TRANSFER_ENCODING | UPGRADE | EXPECT => continue,
+            TE if value.as_bytes() != b"trailers" => continue,
+            // Two lengths are two readings.
+            CONTENT_LENGTH if headers.contains_key(CONTENT_LENGTH) => continue,
+            _ if matches!(name.as_str(), "keep-alive" | "proxy-connection") => continue,
+            _ => {}
+        }
+        let _ = headers.try_append(name.clone(), value.clone());
+    }
+    if let Some(attempt) = attempt {
+        let _ = headers.try_insert(X_ENVOY_ATTEMPT_COUNT, HeaderValue::from(attempt));
+    }
+    Some(out)
+}
