@@ -45,6 +45,9 @@ pub struct Limits {
     pub uncompress_bytes_max: usize,
     /// Bytes of a CEL expression.
     pub expression_bytes_max: usize,
+    /// What evaluating a CEL expression may cost at most, in units of about a nanosecond; a byte that it makes counts eight.
+    /// Computed beforehand from the expression and the size of what it reads. Over it the evaluation is refused.
+    pub expression_cost_max: u64,
     /// CEL expressions of one VM.
     pub expressions_max: usize,
     /// Bytes of a property path.
@@ -75,6 +78,7 @@ impl Default for Limits {
             foreign_argument_bytes_max: 16 << 20,
             uncompress_bytes_max: 32 << 20,
             expression_bytes_max: 4 << 10,
+            expression_cost_max: 200_000_000,
             expressions_max: 1000,
             property_path_bytes_max: 4 << 10,
             property_value_bytes_max: 64 << 10,

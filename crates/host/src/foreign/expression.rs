@@ -1,11 +1,12 @@
 //! `expr_create`, `expr_evaluate`, `expr_delete`: CEL expressions over a stream's attributes.
 
+mod cost;
+
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cel::common::ast::{EntryExpr, Expr};
 use cel::objects::{Key, Map};
-use cel::{Context, IdedExpr, Program, Value};
+use cel::{Context, Program, Value};
 
 use super::Outcome;
 use crate::abi::{LogLevel, Status};
@@ -14,9 +15,6 @@ use crate::limits::Limits;
 use crate::property::PropertyValue;
 use crate::state::VmState;
 use crate::stream::StreamContext;
-
-/// Loops (`map`, `filter`, `all`, `exists`) in one expression: nested, they multiply.
-const LOOPS_MAX: usize = 2;
 
 /// The expressions of a VM.
 #[derive(Default)]
@@ -35,7 +33,7 @@ impl Expressions {
         // A parser that panics is the same to the guest as one that refuses.
         let program =
             catch_unwind(|| Program::compile(source).ok()).ok().flatten().ok_or(Status::BadArgument)?;
-        if loops(program.expression()) > LOOPS_MAX {
+        if !cost::has_bounded_patterns(program.expression()) {
             return Err(Status::BadArgument);
         }
         let token = self.next;
@@ -53,32 +51,6 @@ impl Expressions {
 
 fn parse_token(bytes: &[u8]) -> Result<u32, Status> {
     <[u8; 4]>::try_from(bytes).map(u32::from_le_bytes).map_err(|_| Status::BadArgument)
-}
-
-/// Loops in an expression. The parser bounds its depth.
-fn loops(expression: &IdedExpr) -> usize {
-    let all = |list: &[IdedExpr]| list.iter().map(loops).sum::<usize>();
-    let entries = |list: &[cel::common::ast::IdedEntryExpr]| {
-        let entry = |e: &cel::common::ast::IdedEntryExpr| match &e.expr {
-            EntryExpr::StructField(field) => loops(&field.value),
-            EntryExpr::MapEntry(entry) => loops(&entry.key) + loops(&entry.value),
-        };
-        list.iter().map(entry).sum::<usize>()
-    };
-    match &expression.expr {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 0,
-        Expr::Call(call) => call.target.as_deref().map_or(0, loops) + all(&call.args),
-        Expr::List(list) => all(&list.elements),
-        Expr::Map(map) => entries(&map.entries),
-        Expr::Struct(object) => entries(&object.entries),
-        Expr::Select(select) => loops(&select.operand),
-        Expr::Comprehension(c) => {
-            1 + [&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result]
-                .into_iter()
-                .map(loops)
-                .sum::<usize>()
-        }
-    }
 }
 
 /// Attribute objects and their fields (spec: proxy-wasm-host §14).
@@ -172,11 +144,18 @@ const OBJECTS: &[(&str, &[&str])] = &[
 pub(super) fn evaluate<S: StreamContext>(state: &mut VmState<S>, token: &[u8]) -> Outcome {
     let token = parse_token(token)?;
     let program = state.foreign.expressions.programs.get(&token).ok_or(Status::NotFound)?;
+    let references = program.references();
+    let variables: HashMap<&str, Value> =
+        references.variables().into_iter().filter_map(|name| Some((name, variable(state, name)?))).collect();
+    let (cost, cost_max) = (cost::bound(program.expression(), &variables), state.limits.expression_cost_max);
+    if cost > cost_max {
+        let text = format!("expr_evaluate: the expression may cost {cost}, at most {cost_max} is allowed");
+        state.log(LogLevel::Warn, text.as_bytes());
+        return Err(Status::InternalFailure);
+    }
     let mut context = Context::default();
-    for name in program.references().variables() {
-        if let Some(value) = variable(state, name) {
-            context.add_variable_from_value(name, value);
-        }
+    for (name, value) in variables {
+        context.add_variable_from_value(name, value);
     }
     let result = catch_unwind(AssertUnwindSafe(|| program.execute(&context).map_err(|e| e.to_string())));
     let value = match result {
