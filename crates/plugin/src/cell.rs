@@ -14,13 +14,14 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use wasmgate_host::{
     Actions, CallToken, ContextId, Effect, Failure, GrpcStatus, HeaderPairs, HttpCallResponse, QueueConsumer,
-    QueueToken, Streams, Vm,
+    Streams, Vm,
 };
 use wasmgate_stream::Then;
 
 use crate::filter;
 use crate::id_hasher::IdHasher;
 use crate::port::StreamPort;
+use crate::queue_signal::QueueSignal;
 use crate::version::PluginVersion;
 use crate::view::WasmStream;
 use crate::worker::WorkerPlugin;
@@ -117,8 +118,8 @@ impl VmCell {
     ) -> Rc<Self> {
         let id = NEXT_CELL.fetch_add(1, Ordering::Relaxed);
         vm.set_streams(Box::new(LocalStreams(id)));
-        let (sender, inbox) = mpsc::unbounded_channel();
-        vm.set_queue_consumer(Arc::new(QueueSignal(sender)));
+        let signal = Arc::new(QueueSignal::default());
+        vm.set_queue_consumer(Arc::clone(&signal) as Arc<dyn QueueConsumer>);
         let effects = vm.take_effects();
         let cell = Rc::new(Self {
             vm: RefCell::new(Some(vm)),
@@ -135,7 +136,7 @@ impl VmCell {
             done: Rc::default(),
         });
         CELLS.with_borrow_mut(|cells| cells.insert(id, Rc::downgrade(&cell)));
-        let task = tokio::task::spawn_local(tell_queues(Rc::downgrade(&cell), inbox));
+        let task = tokio::task::spawn_local(tell_queues(Rc::downgrade(&cell), signal));
         *cell.queues.borrow_mut() = Some(task.abort_handle());
         if let Some(slot) = cell.version.slots.get(cell.worker.index) {
             slot.vms.fetch_add(1, Ordering::Relaxed);
@@ -347,18 +348,9 @@ impl VmHandle {
     }
 }
 
-/// Tells a VM's worker of items in queues; any thread may put them there.
-struct QueueSignal(mpsc::UnboundedSender<QueueToken>);
-
-impl QueueConsumer for QueueSignal {
-    fn queue_ready(&self, token: QueueToken) {
-        // Without a receiver the VM is gone, and the item waits for the next one.
-        let _ = self.0.send(token);
-    }
-}
-
-async fn tell_queues(cell: Weak<VmCell>, mut inbox: mpsc::UnboundedReceiver<QueueToken>) {
-    while let Some(token) = inbox.recv().await {
+async fn tell_queues(cell: Weak<VmCell>, signal: Arc<QueueSignal>) {
+    loop {
+        let token = signal.next().await;
         let Some(cell) = cell.upgrade() else { return };
         cell.enter(|vm| vm.on_queue_ready(token));
         // A queue that is never empty does not starve the worker's streams.

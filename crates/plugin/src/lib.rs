@@ -23,6 +23,7 @@ mod log_budget;
 mod manager;
 mod port;
 mod property;
+mod queue_signal;
 mod services;
 mod stats;
 mod status;
