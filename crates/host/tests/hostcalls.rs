@@ -502,8 +502,14 @@ fn foreign_functions() {
     let [zero, zero_len] = name("1 / 0");
     let [bad, bad_len] = name("1 +");
     let [loops, loops_len] = name("[1].all(a, [1].all(b, [1].all(c, true)))");
+    let [pattern, pattern_len] = name("request.path.matches(request.method)");
+    let zeros = vec!["0"; 600].join(",");
+    let costly = format!("[{zeros}].all(a, [{zeros}].all(b, '/'.matches('x')))");
+    let [costly, costly_len] = name(&costly);
     let [t0, _] = data.add(&0_u32.to_le_bytes());
     let [t1, _] = data.add(&1_u32.to_le_bytes());
+    let [t2, _] = data.add(&2_u32.to_le_bytes());
+    let [t3, _] = data.add(&3_u32.to_le_bytes());
     let [known, known_len] = data.add(b"\x0a\x05known\x12\x01v");
     let [known_bad, known_bad_len] = data.add(b"\x0a\x05known\x12\x03bad");
     let [unknown, unknown_len] = data.add(b"\x0a\x05other");
@@ -521,9 +527,13 @@ fn foreign_functions() {
             (call, &[create, create_len, zero, zero_len, 0, 4], 0),
             (call, &[create, create_len, bad, bad_len, 0, 4], 2),
             (call, &[create, create_len, 0, 0, 0, 4], 2),
-            (call, &[create, create_len, loops, loops_len, 0, 4], 2),
+            (call, &[create, create_len, loops, loops_len, 0, 4], 0),
+            (call, &[create, create_len, pattern, pattern_len, 0, 4], 2),
+            (call, &[create, create_len, costly, costly_len, 0, 4], 0),
             (call, &[evaluate, evaluate_len, t0, 4, 0, 4], 0),
             (call, &[evaluate, evaluate_len, t1, 4, 0, 4], 10),
+            (call, &[evaluate, evaluate_len, t2, 4, 0, 4], 0),
+            (call, &[evaluate, evaluate_len, t3, 4, 0, 4], 10),
             (call, &[evaluate, evaluate_len, t0, 3, 0, 4], 2),
             (call, &[delete, delete_len, t0, 4, 0, 4], 0),
             (call, &[delete, delete_len, t0, 4, 0, 4], 0),

@@ -179,6 +179,8 @@ pub struct StreamData {
     pub request_buffer_bytes_max: Option<usize>,
     /// The same for the response body.
     pub response_buffer_bytes_max: Option<usize>,
+    /// The client's request was HEAD, whatever filters have made of it: its answer has no body.
+    pub is_to_head: bool,
     /// A TCP connection: there are no messages, and the bodies are what waits in each direction.
     pub is_tcp: bool,
     /// The request head is on its way: edits come too late.
@@ -194,7 +196,9 @@ pub struct StreamData {
 impl StreamData {
     /// A stream that has its request head.
     pub fn new(request: RequestHead, info: StreamInfo) -> Self {
+        let is_to_head = request.method == Some(Method::HEAD);
         Self {
+            is_to_head,
             request,
             request_trailers: None,
             response: None,

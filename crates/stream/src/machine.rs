@@ -8,6 +8,7 @@ use crate::data::StreamData;
 use crate::direction::{Direction, Lane, Mode};
 use crate::filter::{DataAction, Filter, HeadersAction, Then, TrailersAction, Verdict};
 use crate::head::ResponseHead;
+use crate::outlet;
 use crate::output::Output;
 use crate::parked::{Parked, Parking};
 use crate::reply::LocalReply;
@@ -78,6 +79,8 @@ pub struct Stream<F: Filter> {
     pub(crate) response: Output,
     /// The upstream's response headers have entered the chain.
     response_started: bool,
+    /// Filters, from the endpoint's side on, that have seen the response's head.
+    response_reached: usize,
     /// A filter has ended the response with a piece of its own.
     response_over: bool,
     /// A local reply goes out past the filters: whatever they still hold of the response is void.
@@ -104,6 +107,7 @@ impl<F: Filter> Stream<F> {
             request: Output::default(),
             response: Output::default(),
             response_started: false,
+            response_reached: 0,
             response_over: false,
             is_direct: false,
             state: StreamState::Open,
@@ -141,6 +145,7 @@ impl<F: Filter> Stream<F> {
 
     /// The request head is complete ([`StreamData::request`]).
     pub fn request_headers(&mut self, end: bool) {
+        self.request.original_length = outlet::length(&self.data().request.headers);
         self.feed_headers(Direction::Request, 0, end);
         self.check_invariants();
     }
@@ -166,6 +171,7 @@ impl<F: Filter> Stream<F> {
     /// The upstream's response head is complete.
     pub fn response_headers(&mut self, head: ResponseHead, end: bool) {
         if self.state == StreamState::Open {
+            self.response.original_length = outlet::length(&head.headers);
             self.data_mut().response = Some(head);
             self.response_started = true;
             self.feed_headers(Direction::Response, 0, end);
@@ -274,7 +280,25 @@ impl<F: Filter> Stream<F> {
     }
 
     fn feed_headers(&mut self, direction: Direction, from: usize, end: bool) {
+        // What filters inject follows the head.
+        let mut injected: SmallVec<[(usize, Then); 1]> = SmallVec::new();
+        self.pass_headers(direction, from, end, &mut injected);
+        for (index, then) in injected {
+            self.run(index, SmallVec::from_iter([then]));
+        }
+    }
+
+    fn pass_headers(
+        &mut self,
+        direction: Direction,
+        from: usize,
+        end: bool,
+        injected: &mut SmallVec<[(usize, Then); 1]>,
+    ) {
         for step in from..self.slots.len() {
+            if direction == Direction::Response {
+                self.response_reached = self.response_reached.max(step + 1);
+            }
             let index = self.index(direction, step);
             let (Some(slot), Some(data)) = (self.slots.get_mut(index), self.data.take()) else { return };
             let called = match direction {
@@ -304,7 +328,10 @@ impl<F: Filter> Stream<F> {
             let held = mode != Mode::Flowing;
             let lane = slot.lane(direction);
             (lane.mode, lane.headers_held, lane.headers_end) = (mode, held, held && end);
-            self.run(index, verdict.then);
+            let (later, now): (SmallVec<[Then; 1]>, SmallVec<[Then; 1]>) =
+                verdict.then.into_iter().partition(|then| !held && matches!(then, Then::Inject(_)));
+            injected.extend(later.into_iter().map(|then| (index, then)));
+            self.run(index, now);
             if held || !self.is_live(direction) {
                 return;
             }
@@ -563,15 +590,22 @@ impl<F: Filter> Stream<F> {
     /// Sends a piece of response body of a filter's own to the filters before it and to the client
     /// (spec: proxy-wasm-host §13). The head goes first; with `end` what the endpoint still says is dropped.
     fn inject(&mut self, index: usize, bytes: Bytes, end: bool) {
-        if !self.is_live(Direction::Response) || !self.response_started {
+        let step = self.index(Direction::Response, index);
+        // A filter that has not seen the head yet has nothing that a piece could follow.
+        let has_head = self.response_started && step < self.response_reached;
+        if !self.is_live(Direction::Response) || !has_head || self.response_over {
             return;
         }
-        let step = self.index(Direction::Response, index);
         let Some(slot) = self.slots.get_mut(index) else { return };
-        let lane = &mut slot.response;
-        let headers_held = std::mem::take(&mut lane.headers_held);
+        let headers_held = std::mem::take(&mut slot.response.headers_held);
         if end {
-            *lane = Lane::default();
+            // What this filter holds, and those before it on the way of the response, is void: the piece ends it.
+            for before in 0..=step {
+                let index = self.index(Direction::Response, before);
+                if let Some(slot) = self.slots.get_mut(index) {
+                    slot.response = Lane::default();
+                }
+            }
         }
         self.output(Direction::Response).edited = true;
         if headers_held {

@@ -1,7 +1,7 @@
 //! The far end of a stream: what has passed its filters, with a length that is right.
 
+use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use http::{Method, StatusCode};
 
 use crate::direction::Direction;
 use crate::filter::Filter;
@@ -28,11 +28,30 @@ impl<F: Filter> Stream<F> {
         }
         // A callback for the body may have come in between.
         self.refuse_without_status();
-        let end = self.response.headers.take()?;
-        self.settle_length(Direction::Response, end);
+        let mut end = self.response.headers.take()?;
+        if self.is_bodiless() {
+            // Whatever a filter or the endpoint has given it (spec: proxy-wasm-host §7.6).
+            self.response.discard_body();
+            end = true;
+        } else {
+            self.settle_length(Direction::Response, end);
+        }
         self.response.headers_taken = true;
         self.data_mut().response_sent = true;
         Some(end)
+    }
+
+    /// Whether no body may follow the response's head (RFC 9110 §6.4.1). Takes away a length that must not be there.
+    fn is_bodiless(&mut self) -> bool {
+        let is_to_head = self.data().is_to_head;
+        let Some(response) = &mut self.data_mut().response else { return is_to_head };
+        let status = response.status.unwrap_or_default();
+        let never_has_one = status == StatusCode::NO_CONTENT
+            || (status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS);
+        if never_has_one {
+            response.headers.remove(CONTENT_LENGTH);
+        }
+        never_has_one || is_to_head || status == StatusCode::NOT_MODIFIED
     }
 
     /// A piece of request body that may go upstream.
@@ -61,12 +80,23 @@ impl<F: Filter> Stream<F> {
         }
     }
 
-    /// The length that a direction's head announces.
-    fn announced_length(&self, direction: Direction) -> Option<&HeaderValue> {
+    /// The headers of a direction's message.
+    fn headers_mut(&mut self, direction: Direction) -> Option<&mut HeaderMap> {
+        let data = self.data_mut();
+        match direction {
+            Direction::Request => Some(&mut data.request.headers),
+            Direction::Response => data.response.as_mut().map(|r| &mut r.headers),
+        }
+    }
+
+    /// Whether a direction's head announces a length.
+    fn announces_length(&self, direction: Direction) -> bool {
         let data = self.data();
         match direction {
-            Direction::Request => data.request.headers.get(CONTENT_LENGTH),
-            Direction::Response => data.response.as_ref()?.headers.get(CONTENT_LENGTH),
+            Direction::Request => data.request.headers.contains_key(CONTENT_LENGTH),
+            Direction::Response => {
+                data.response.as_ref().is_some_and(|r| r.headers.contains_key(CONTENT_LENGTH))
+            }
         }
     }
 
@@ -80,7 +110,7 @@ impl<F: Filter> Stream<F> {
             && !out.trailers
             && self.is_live(direction)
             && self.slots.iter().any(|s| s.started && !s.bypassed && looks_at_body(&s.filter, direction))
-            && self.announced_length(direction).is_some()
+            && self.announces_length(direction)
     }
 
     /// Makes the announced length right, or takes it away, while the head is still here; and notes what it promises.
@@ -89,36 +119,31 @@ impl<F: Filter> Stream<F> {
             // The codecs on both sides keep the length by themselves.
             return;
         }
-        let Some(announced) = self.announced_length(direction) else { return };
-        let length = announced.to_str().ok().and_then(|t| t.parse::<u64>().ok());
-        let data = self.data();
-        // Heads that may carry a length without a body.
-        let bodiless = direction == Direction::Response
-            && (data.request.method == Some(Method::HEAD)
-                || data.response.as_ref().and_then(|r| r.status) == Some(StatusCode::NOT_MODIFIED));
-        if end || bodiless {
-            return;
-        }
         let out = self.out(direction);
-        let settled = match (out.is_complete(), out.edited) {
-            (true, _) => Some(out.queued_bytes as u64),
-            (false, true) => None,
-            (false, false) => length,
-        };
-        self.output(direction).promised = settled;
-        if settled == length {
+        let (is_complete, queued) = (out.is_complete(), out.queued_bytes as u64);
+        let (is_edited, original) = (out.edited, out.original_length);
+        let Some(headers) = self.headers_mut(direction) else { return };
+        if !headers.contains_key(CONTENT_LENGTH) {
             return;
         }
-        let data = self.data_mut();
-        let headers = match (direction, &mut data.response) {
-            (Direction::Request, _) => &mut data.request.headers,
-            (Direction::Response, Some(response)) => &mut response.headers,
-            (Direction::Response, None) => return,
+        let announced = length(headers);
+        let settled = match (end, is_complete) {
+            // A request without a body need not say so.
+            (true, _) if direction == Direction::Request => announced.filter(|length| *length == 0),
+            (true, _) => Some(0),
+            (false, true) => Some(queued),
+            // Who is to know whether a length that a filter has set will be right.
+            (false, false) => announced.filter(|_| !is_edited && announced == original),
         };
-        match settled {
-            // In the place where it was: the name exists.
-            Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
-            None => drop(headers.remove(CONTENT_LENGTH)),
+        if settled != announced || settled.is_none() {
+            // In the place where it was, once: the name exists.
+            match settled {
+                Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+                None => drop(headers.remove(CONTENT_LENGTH)),
+            }
+        }
+        if !end {
+            self.output(direction).promised = settled;
         }
     }
 
@@ -145,4 +170,13 @@ impl<F: Filter> Stream<F> {
             && !self.response.has_data()
             && !self.response.trailers
     }
+}
+
+/// The length that headers announce: digits, once. Anything else has more than one reading.
+pub(crate) fn length(headers: &HeaderMap) -> Option<u64> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let (only, None) = (values.next()?, values.next()) else { return None };
+    let digits = only.as_bytes();
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    only.to_str().ok().filter(|_| is_number)?.parse().ok()
 }

@@ -26,6 +26,8 @@ pub(crate) struct Output {
     pub(crate) trailers: bool,
     /// A filter has changed the body: a length that was announced may be wrong.
     pub(crate) edited: bool,
+    /// The length that the message came with.
+    pub(crate) original_length: Option<u64>,
     /// Body bytes that the head, which is on its way, still promises.
     pub(crate) promised: Option<u64>,
 }
@@ -70,6 +72,12 @@ impl Output {
             }
         }
         Ok(Some(data))
+    }
+
+    /// No body may follow the head.
+    pub(crate) fn discard_body(&mut self) {
+        (self.queued_bytes, self.ended, self.trailers) = (0, false, false);
+        self.chunks.clear();
     }
 
     /// Whether the end of the body, with or without trailers, has been reached.

@@ -134,7 +134,7 @@ fn of_value(value: &Value) -> Bound {
         Value::String(text) => Bound::scalar(text.len() as u64),
         Value::Bytes(bytes) => Bound::scalar(bytes.len() as u64),
         Value::List(values) => {
-            let inner = values.iter().map(|v| of_value(v)).fold(Bound::default(), Bound::and);
+            let inner = values.iter().map(of_value).fold(Bound::default(), Bound::and);
             container(Bound { items: inner.items.saturating_add(values.len() as u64), ..inner })
         }
         Value::Map(map) => {
