@@ -15,8 +15,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use wasmgate_artifact::{Fetcher, FetcherOptions, ModuleSource, PullMode, Store};
 use wasmgate_host::{
-    Engine, EpochTicker, Limits, LogLevel, LogSource, PluginContext, Process, PropertyValue, Services,
-    UpstreamHost, UpstreamState,
+    Engine, Limits, LogLevel, LogSource, PluginContext, Process, PropertyValue, Services, UpstreamHost,
+    UpstreamState,
 };
 use wasmgate_plugin::calls::{Effect, HttpCall, HttpCallResponse};
 use wasmgate_plugin::{
@@ -45,7 +45,6 @@ pub struct InProcess {
     log: Arc<Mutex<String>>,
     endpoint: SocketAddr,
     _manager: PluginManager,
-    _ticker: EpochTicker,
     _cache: CacheFolder,
 }
 
@@ -81,7 +80,6 @@ impl InProcess {
         let fetcher =
             Fetcher::new(Arc::clone(&store), FetcherOptions::default()).map_err(io::Error::other)?;
         let engine = Engine::new().map_err(io::Error::other)?;
-        let ticker = EpochTicker::start(engine.clone()).map_err(io::Error::other)?;
         let log = Arc::new(Mutex::new(String::new()));
         let process = Process::new(Arc::new(Log { text: Arc::clone(&log), endpoint }));
         let manager = {
@@ -118,7 +116,7 @@ impl InProcess {
             let _in_tasks = tasks.enter();
             WorkerPlugin::new(version, PluginWorker::new(0, Rc::new(Calls)))
         };
-        Ok(Self { runtime, tasks, plugin, log, endpoint, _manager: manager, _ticker: ticker, _cache: cache })
+        Ok(Self { runtime, tasks, plugin, log, endpoint, _manager: manager, _cache: cache })
     }
 
     /// What the plug-in has logged.

@@ -11,6 +11,8 @@ use crate::error::LoadError;
 pub struct Engine {
     inner: wasmtime::Engine,
     ticks: Arc<AtomicU64>,
+    /// `None`: the embedder ticks.
+    _ticker: Option<Arc<Ticker>>,
 }
 
 impl Engine {
@@ -21,11 +23,23 @@ impl Engine {
     /// Frames that a trap report carries.
     const BACKTRACE_FRAMES_MAX: usize = 20;
 
-    /// An engine with the settings of DESIGN §5.
+    /// An engine whose clock runs on a thread of its own, for as long as the engine or anything made with it exists.
+    ///
+    /// # Errors
+    /// When the machine cannot run compiled WebAssembly at all, or gives no thread.
+    pub fn new() -> Result<Self, LoadError> {
+        let engine = Self::without_clock()?;
+        let ticker = Ticker::start(engine.inner.clone(), Arc::clone(&engine.ticks));
+        let ticker = ticker.map_err(|e| LoadError::Engine(format!("no thread for the clock: {e}")))?;
+        Ok(Self { _ticker: Some(Arc::new(ticker)), ..engine })
+    }
+
+    /// An engine whose clock stands still until [`Engine::tick`] is called: without that, no time limit of
+    /// [`Limits`](crate::Limits) interrupts a guest. For embedders without threads, and for compiling only.
     ///
     /// # Errors
     /// When the machine cannot run compiled WebAssembly at all.
-    pub fn new() -> Result<Self, LoadError> {
+    pub fn without_clock() -> Result<Self, LoadError> {
         let mut config = wasmtime::Config::new();
         config
             .epoch_interruption(true)
@@ -36,7 +50,7 @@ impl Engine {
             .wasm_memory64(false)
             .wasm_multi_memory(false);
         let inner = wasmtime::Engine::new(&config).map_err(|e| LoadError::Engine(e.to_string()))?;
-        Ok(Self { inner, ticks: Arc::new(AtomicU64::new(0)) })
+        Ok(Self { inner, ticks: Arc::new(AtomicU64::new(0)), _ticker: None })
     }
 
     /// The engine underneath, for a compile cache.
@@ -44,7 +58,7 @@ impl Engine {
         &self.inner
     }
 
-    /// Advances the epoch by one tick. Called by [`EpochTicker`]; an embedder without threads calls it itself.
+    /// Advances the clock by [`Engine::TICK`], for engines [without a clock](Engine::without_clock).
     pub fn tick(&self) {
         self.ticks.fetch_add(1, Ordering::Relaxed);
         self.inner.increment_epoch();
@@ -69,32 +83,29 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// A thread that advances an [`Engine`]'s epoch every [`Engine::TICK`] until it is dropped.
+/// A thread that advances the epoch every [`Engine::TICK`] until the last engine that shares it is gone.
 #[derive(Debug)]
-pub struct EpochTicker {
+struct Ticker {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl EpochTicker {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(engine: Engine) -> std::io::Result<Self> {
+impl Ticker {
+    fn start(engine: wasmtime::Engine, ticks: Arc<AtomicU64>) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(Engine::TICK);
-                engine.tick();
+                ticks.fetch_add(1, Ordering::Relaxed);
+                engine.increment_epoch();
             }
         })?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }
 
-impl Drop for EpochTicker {
+impl Drop for Ticker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -34,9 +34,9 @@ pub enum LoadError {
         found: String,
     },
     /// Functions that no Proxy-Wasm host provides.
-    #[error("missing import: {}", names.join(", "))]
+    #[error("missing import: {}; no Proxy-Wasm host provides it: it belongs to the runtime of a language or to another kind of host", names.join(", "))]
     MissingImports {
-        /// `module.name` of each.
+        /// `module.name (type)` of each.
         names: Vec<String>,
     },
     /// A function of another type than the ABI gives it.

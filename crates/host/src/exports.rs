@@ -72,6 +72,14 @@ pub(crate) const SIGNATURES: &[Signature] = &[
     sig("proxy_on_delete", 1, false),
 ];
 
+/// What is called to start (spec: proxy-wasm-host §1.4).
+pub(crate) const START: &[Signature] = &[
+    sig("_initialize", 0, false),
+    sig("_start", 0, false),
+    sig("main", 2, true),
+    sig("__main_void", 0, true),
+];
+
 /// The headers callbacks have two parameters in 0.1.0 and three since. Modules exist that mix them up, and either can be
 /// called.
 pub(crate) fn takes_params(signature: &Signature, params: usize) -> bool {

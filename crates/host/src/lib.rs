@@ -19,7 +19,7 @@
 //! that a guest can import, `hostcalls` holds what they do.
 //!
 //! What the crate promises: nothing that a guest does can crash, block or grow the embedder beyond
-//! [`Limits`]; a guest that traps is reported with its own frames and never called again.
+//! [`Limits`], as long as the [`Engine`]'s clock runs, which [`Engine::new`] sees to; a guest that traps is reported with its own frames and never called again.
 #![warn(missing_docs)]
 
 mod abi;
@@ -58,7 +58,7 @@ pub use effects::{
     CallToken, Effect, GrpcCall, GrpcStatus, GrpcTarget, HeaderPairs, HttpCall, HttpCallResponse, QueueToken,
     RedisOptions, UpstreamState,
 };
-pub use engine::{Engine, EpochTicker};
+pub use engine::Engine;
 pub use error::{Failure, FailureReason, LoadError, StartError};
 pub use exports::Callbacks;
 pub use limits::Limits;

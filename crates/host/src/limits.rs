@@ -13,7 +13,7 @@ pub struct Limits {
     pub start_time_max: Duration,
     /// Linear memory, bytes. When hit, growth fails as the guest sees it; a trap that follows has reason `memory`.
     pub memory_bytes_max: u64,
-    /// Table elements.
+    /// Elements of all tables together.
     pub table_elements_max: u64,
     /// Header pair lists that a guest passes.
     pub pairs: PairLimits,
@@ -91,6 +91,7 @@ impl Default for Limits {
 pub(crate) struct MemoryLimiter {
     pub(crate) memory_bytes_max: usize,
     pub(crate) table_elements_max: usize,
+    pub(crate) table_elements: usize,
     pub(crate) refused: bool,
 }
 
@@ -101,7 +102,13 @@ impl wasmtime::ResourceLimiter for MemoryLimiter {
         Ok(allowed)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= self.table_elements_max)
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        // Of all tables together: a module may have a hundred.
+        let all = self.table_elements.saturating_add(desired.saturating_sub(current));
+        let fits = all <= self.table_elements_max;
+        if fits {
+            self.table_elements = all;
+        }
+        Ok(fits)
     }
 }

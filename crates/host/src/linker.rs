@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use wasmtime::{FuncType, Linker, Val};
+use wasmtime::{FuncType, Linker, Val, ValType};
 
 use crate::abi::{LogLevel, Status};
 use crate::exports::is_allowed;
@@ -122,6 +122,29 @@ fn assemblyscript_string(memory: &[u8], ptr: u32) -> Option<String> {
     let bytes = crate::memory::read(memory, ptr, u32::from_le_bytes(*len).min(BYTES_MAX))?;
     let units = bytes.chunks_exact(2).filter_map(|c| c.first_chunk::<2>()).map(|c| u16::from_le_bytes(*c));
     Some(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect())
+}
+
+/// Functions that some tool chains declare with fewer parameters than WASI has (spec: proxy-wasm-host §1.2).
+pub(crate) const OLD_WASI: [&str; 2] = ["path_link", "path_symlink"];
+
+/// Whatever their type: there are no paths, so they fail.
+pub(crate) fn define_old_wasi<S: StreamContext>(
+    l: &mut Linker<VmState<S>>,
+    (module, name): (&str, &str),
+    ty: &FuncType,
+) -> Result {
+    const ENOTSUP: i32 = 58;
+    let is_number = ty.results().all(|t| matches!(t, ValType::I32));
+    if !wasi::MODULES.contains(&module) || !is_number {
+        return Ok(());
+    }
+    l.allow_shadowing(true);
+    l.func_new(module, name, ty.clone(), |_, _, results| {
+        results.iter_mut().for_each(|result| *result = Val::I32(ENOTSUP));
+        Ok(())
+    })?;
+    l.allow_shadowing(false);
+    Ok(())
 }
 
 /// Replaces a function that a plug-in may not use by one that says so (spec: proxy-wasm-host §1.8).

@@ -11,7 +11,7 @@ use wasmtime::{
 use crate::abi::AbiVersion;
 use crate::engine::Engine;
 use crate::error::LoadError;
-use crate::exports::{Callbacks, SIGNATURES, Signature, is_allowed, takes_params};
+use crate::exports::{Callbacks, SIGNATURES, START, Signature, is_allowed, takes_params};
 use crate::limits::Limits;
 use crate::linker;
 use crate::metrics::MetricRegistry;
@@ -221,7 +221,9 @@ fn check_exports(module: &wasmtime::Module) -> Result<(), LoadError> {
     if !imports_memory && !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
         return Err(LoadError::NoMemory);
     }
-    for signature in SIGNATURES {
+    // A main function is called after _initialize only.
+    let is_started = |s: &&Signature| s.name != "main" || module.get_export("_initialize").is_some();
+    for signature in SIGNATURES.iter().chain(START.iter().filter(is_started)) {
         let Some(ExternType::Func(found)) = module.get_export(signature.name) else { continue };
         if !fits(signature, &found) {
             return Err(LoadError::ExportType {
@@ -231,7 +233,8 @@ fn check_exports(module: &wasmtime::Module) -> Result<(), LoadError> {
             });
         }
     }
-    if module.get_export("proxy_on_memory_allocate").is_none() && module.get_export("malloc").is_none() {
+    let is_function = |name| matches!(module.get_export(name), Some(ExternType::Func(_)));
+    if !is_function("proxy_on_memory_allocate") && !is_function("malloc") {
         return Err(LoadError::NoAllocator);
     }
     Ok(())
@@ -308,15 +311,18 @@ fn resolve<S: StreamContext>(
                 continue;
             }
             other => {
-                missing.push(format!("{name} (a {}, which no host provides)", kind(&other)));
+                missing.push(format!("{name} (a {})", kind(&other)));
                 continue;
             }
         };
         if linker::EITHER_ARITY.contains(&field) && wanted.results().len() == 0 {
             linker::define_without_result(&mut linker, field).map_err(internal)?;
         }
+        if linker::OLD_WASI.contains(&field) {
+            linker::define_old_wasi(&mut linker, (from, field), &wanted).map_err(internal)?;
+        }
         match linker.get(&mut store, from, field).ok().and_then(Extern::into_func) {
-            None => missing.push(name),
+            None => missing.push(format!("{name} ({})", describe(&wanted))),
             Some(found) => {
                 let found = found.ty(&store);
                 if !FuncType::eq(&found, &wanted) {
@@ -371,6 +377,6 @@ fn describe(ty: &FuncType) -> String {
 }
 
 fn spell(params: usize, result: bool) -> String {
-    let params = vec!["i32"; params].join(" ");
+    let params = if params == 0 { "void".to_owned() } else { vec!["i32"; params].join(" ") };
     format!("{params} -> {}", if result { "i32" } else { "void" })
 }

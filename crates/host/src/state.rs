@@ -102,6 +102,7 @@ impl<S> VmState<S> {
         let limiter = MemoryLimiter {
             memory_bytes_max: usize::try_from(limits.memory_bytes_max).unwrap_or(usize::MAX),
             table_elements_max: usize::try_from(limits.table_elements_max).unwrap_or(usize::MAX),
+            table_elements: 0,
             refused: false,
         };
         Self {

@@ -7,16 +7,37 @@ mod harness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::{Log, Stream, module, run_stream};
-use wasmgate_host::{
-    Engine, EpochTicker, FailureReason, HeadersAction, Limits, Module, Process, StartError, Vm,
-};
+use harness::{Log, PRELUDE, Stream, module, run_stream};
+use wasmgate_host::{Engine, FailureReason, HeadersAction, Limits, Module, Process, StartError, Vm};
 
 const MARKER: &str = r#"(func (export "proxy_abi_version_0_2_1"))"#;
 
 fn vm(wat: &str) -> Result<Vm<Box<Stream>>, StartError> {
     let process = Process::new(Arc::new(Log::default()) as _);
     Vm::start(&module(wat).unwrap(), Arc::default(), &process, Limits::default())
+}
+
+#[test]
+fn an_embedder_that_does_nothing_about_it_has_a_clock() {
+    // As in the examples: no word about time.
+    let code = "(func (export \"proxy_on_tick\") (param i32) (loop (br 0)))";
+    let wat = format!("(module {PRELUDE} {code})");
+    let module = Module::<Box<Stream>>::new(&Engine::new().unwrap(), &wat::parse_str(wat).unwrap()).unwrap();
+    let limits = Limits { callback_time_max: Duration::from_millis(50), ..Limits::default() };
+    let process = Process::new(Arc::new(wasmgate_host::SystemServices));
+    let mut vm = Vm::start(&module, Arc::default(), &process, limits).unwrap();
+    let failure = vm.on_tick().unwrap_err();
+    assert_eq!(failure.reason.label(), "cpu");
+}
+
+#[test]
+fn tables_count_together() {
+    let tables = "(table 600000 funcref)".repeat(2);
+    let wat = format!("(module {PRELUDE} {tables})");
+    let module = Module::<Box<Stream>>::new(&Engine::new().unwrap(), &wat::parse_str(wat).unwrap()).unwrap();
+    let process = Process::new(Arc::new(wasmgate_host::SystemServices));
+    let refused = Vm::start(&module, Arc::default(), &process, Limits::default()).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("table"), "{refused}");
 }
 
 #[test]
@@ -85,7 +106,6 @@ fn memories_and_tables_end_at_their_limits() {
 #[test]
 fn start_sections_and_recursion_end_by_themselves() {
     let engine = Engine::new().unwrap();
-    let _ticker = EpochTicker::start(engine.clone()).unwrap();
     let limits = Limits { start_time_max: Duration::from_millis(100), ..Limits::default() };
     let start = |code: &str| {
         let wat = format!(

@@ -1,6 +1,7 @@
 //! Request and response heads, with pseudo headers as ordinary entries (spec: proxy-wasm-host §4.4).
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Authority;
 use http::{Method, StatusCode, Uri};
 
 /// Why a header was not changed.
@@ -115,9 +116,9 @@ impl RequestHead {
     pub fn replace(&mut self, name: &[u8], value: &[u8]) -> Result<(), EditError> {
         let text = || HeaderValue::from_bytes(value).map_err(|_| EditError::Invalid);
         match name {
-            b":method" => self.method = Some(Method::from_bytes(value).map_err(|_| EditError::Invalid)?),
+            b":method" => self.method = Some(method(value)?),
             b":path" => self.path = Path::Edited(path_value(value)?),
-            b":authority" | b"host" => self.authority = Some(text()?),
+            b":authority" | b"host" => self.authority = Some(authority(value)?),
             b":scheme" => self.scheme = text()?,
             _ if name.starts_with(b":") => return Err(EditError::Invalid),
             _ => return insert(&mut self.headers, name, value),
@@ -143,6 +144,19 @@ impl RequestHead {
         self.authority = None;
         self.headers.clear();
     }
+}
+
+/// A tunnel's bytes would follow a CONNECT where the next request does.
+fn method(value: &[u8]) -> Result<Method, EditError> {
+    let method = Method::from_bytes(value).map_err(|_| EditError::Invalid)?;
+    if method == Method::CONNECT { Err(EditError::Invalid) } else { Ok(method) }
+}
+
+/// A host and a port, or nothing: whatever else a `host` header holds, each reader would make something of its own of it.
+fn authority(value: &[u8]) -> Result<HeaderValue, EditError> {
+    let is_one = |text: &str| Authority::try_from(text).is_ok_and(|a| !a.as_str().contains('@'));
+    let valid = value.is_empty() || std::str::from_utf8(value).is_ok_and(is_one);
+    HeaderValue::from_bytes(value).ok().filter(|_| valid).ok_or(EditError::Invalid)
 }
 
 /// A request target goes on the wire between two spaces: nothing in it may be one, nor end the line.
@@ -309,6 +323,18 @@ mod tests {
             assert_eq!(head.replace(b":path", bad), Err(EditError::Invalid), "{bad:?}");
         }
         assert_eq!(head.get(b":path"), Some(&b"/p?q"[..]));
+    }
+
+    #[test]
+    fn a_method_or_authority_with_a_second_reading_is_refused() {
+        let mut head = head();
+        assert_eq!(head.replace(b":method", b"CONNECT"), Err(EditError::Invalid));
+        for bad in [&b"a b/c@d"[..], b"user@a.test", b"a.test/x", b"a, b", b"a:80:90"] {
+            assert_eq!(head.replace(b":authority", bad), Err(EditError::Invalid), "{bad:?}");
+        }
+        for good in [&b"b.test:8080"[..], b"[::1]:80", b"a_b.test", b""] {
+            assert_eq!(head.replace(b":authority", good), Ok(()), "{good:?}");
+        }
     }
 
     #[test]

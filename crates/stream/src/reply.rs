@@ -43,7 +43,7 @@ impl LocalReply {
             return (self.grpc_head(), Bytes::new());
         }
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 4);
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().filter(|(name, _)| !is_framing(name)) {
             // Names and values were checked where they came in; one that HTTP cannot carry is left out.
             let _ = append(&mut headers, name, value);
         }
@@ -67,9 +67,12 @@ impl LocalReply {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         let status = self.grpc_status.filter(|s| *s <= 16).unwrap_or_else(|| grpc_status(self.status));
         headers.insert(GRPC_STATUS, HeaderValue::from(status));
-        for (name, value) in &self.headers {
-            if !matches!(name.as_slice(), b"content-type" | b"content-length") {
-                let _ = insert(&mut headers, name, value);
+        for (name, value) in self.headers.iter().filter(|(name, _)| !is_framing(name)) {
+            match name.as_slice() {
+                b"content-type" | b"content-length" => {}
+                // There is one of each.
+                b"grpc-status" | b"grpc-message" => drop(insert(&mut headers, name, value)),
+                _ => drop(append(&mut headers, name, value)),
             }
         }
         if !self.body.is_empty() {
@@ -77,6 +80,20 @@ impl LocalReply {
         }
         ResponseHead::new(StatusCode::OK, headers)
     }
+}
+
+/// Of the connection to the client and not of the answer.
+fn is_framing(name: &[u8]) -> bool {
+    matches!(
+        name.to_ascii_lowercase().as_slice(),
+        b"transfer-encoding"
+            | b"connection"
+            | b"keep-alive"
+            | b"proxy-connection"
+            | b"upgrade"
+            | b"te"
+            | b"trailer"
+    )
 }
 
 fn is_grpc(request: &RequestHead) -> bool {
@@ -148,6 +165,12 @@ mod tests {
         assert_eq!(head.headers["grpc-status"], "7");
         assert_eq!(head.headers["grpc-message"], "n%C3%B6 100%25");
         assert!(body.is_empty());
+        for name in ["set-cookie", "set-cookie", "Upgrade"] {
+            reply.headers.push((name.as_bytes().to_vec(), b"x".to_vec()));
+        }
+        let (head, _) = reply.clone().into_response(&request(Some("application/grpc")));
+        assert_eq!(head.headers.get_all("set-cookie").iter().count(), 2);
+        assert!(!head.headers.contains_key("upgrade"));
         reply.grpc_status = Some(16);
         assert_eq!(reply.into_response(&request(Some("application/grpc"))).0.headers["grpc-status"], "16");
         assert!(!is_grpc(&request(Some("application/grpc-web"))));

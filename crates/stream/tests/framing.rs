@@ -22,12 +22,13 @@ use wasmgate_stream::{
 
 type Data = Box<StreamData>;
 type Trace = Rc<RefCell<Vec<String>>>;
+type OnHead = fn(&mut StreamData) -> Verdict<HeadersAction>;
 
 /// Notes what it sees, and does one thing with the response's head.
 struct Step {
     name: &'static str,
     trace: Trace,
-    on_head: fn(&mut StreamData) -> Verdict<HeadersAction>,
+    on_head: OnHead,
 }
 
 impl Step {
@@ -79,16 +80,13 @@ fn inject(text: &'static str, end: bool) -> Then {
 }
 
 /// A stream whose request has gone upstream; the first filter is the one nearest to the client.
-fn stream(method: Method, heads: &[fn(&mut StreamData) -> Verdict<HeadersAction>]) -> (Stream<Step>, Trace) {
+fn stream(method: Method, heads: &[OnHead]) -> (Stream<Step>, Trace) {
     let address = SocketAddr::from(([127, 0, 0, 1], 80));
     let info = StreamInfo::new(SystemTime::now(), 1, (address, address), &"".into());
     let request = RequestHead::new(method, "/".parse().unwrap(), None, HeaderMap::new());
     let trace = Trace::default();
-    let step = |(name, on_head): (&'static str, &fn(&mut StreamData) -> _)| Step {
-        name,
-        trace: Rc::clone(&trace),
-        on_head: *on_head,
-    };
+    let step =
+        |(name, on_head): (&'static str, &OnHead)| Step { name, trace: Rc::clone(&trace), on_head: *on_head };
     let filters = ["a", "b", "c"].into_iter().zip(heads).map(step);
     let mut stream = Stream::new(Box::new(StreamData::new(request, info)), filters, StreamLimits::default());
     stream.request_headers(true);
@@ -128,7 +126,7 @@ fn received(stream: &mut Stream<Step>) -> String {
 
 #[test]
 fn a_length_that_a_filter_sets_is_made_right_or_left_out() {
-    let set: [(&str, fn(&mut StreamData) -> Verdict<HeadersAction>, &str); 5] = [
+    let set: [(&str, OnHead, &str); 5] = [
         ("nothing", passes, "200 [\"10\"] 0123456789 end"),
         (
             "another beside it",

@@ -262,7 +262,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
 }
 
 fn compile_module(arguments: &[String]) -> Result<ExitCode, CommandError> {
-    let engine = wasmgate_host::Engine::new()?;
+    let engine = wasmgate_host::Engine::without_clock()?;
     let status = wasmgate_artifact::run_compile_child(engine.wasmtime(), arguments, &mut say_error);
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(EXIT_FAILURE)))
 }

@@ -12,7 +12,7 @@ use wasmgate_artifact::{
     ChildCompiler, CompileCache, CompileLimits, Fetcher, FetcherOptions, Store as ModuleStore,
 };
 use wasmgate_config::{FolderSource, GatewayIdentity, Store};
-use wasmgate_host::{Engine, EpochTicker, MetricRegistry, Process, PropertyValue, SharedState};
+use wasmgate_host::{Engine, MetricRegistry, Process, PropertyValue, SharedState};
 use wasmgate_plugin::{Compiler, ManagerOptions, PluginManager, PluginServices};
 use wasmgate_proxy::{AccessLogSink, Gateway, Settings};
 
@@ -29,8 +29,6 @@ pub(crate) struct PluginParts {
     pub(crate) modules: Arc<ModuleStore>,
     pub(crate) services: PluginServices,
     pub(crate) metrics: MetricRegistry,
-    /// Keeps time for plug-ins while it lives.
-    _ticker: EpochTicker,
 }
 
 impl PluginParts {
@@ -41,8 +39,6 @@ impl PluginParts {
     ) -> Result<Self, CommandError> {
         let cache = config.cache_dir.clone().unwrap_or_else(default_cache_dir);
         let engine = Engine::new()?;
-        let ticker =
-            EpochTicker::start(engine.clone()).map_err(CommandError::io("cannot start the epoch thread"))?;
         let modules = Arc::new(ModuleStore::open(&cache)?);
         let options = FetcherOptions {
             plain_http_registries: config.insecure_registry.clone(),
@@ -72,7 +68,7 @@ impl PluginParts {
             process,
             workers,
         });
-        Ok(Self { manager, modules, services, metrics, _ticker: ticker })
+        Ok(Self { manager, modules, services, metrics })
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use wasmgate_host::{Engine, EpochTicker, Limits, Module, PairLimits, decode_pairs, encode_pairs};
+use wasmgate_host::{Engine, Limits, Module, PairLimits, decode_pairs, encode_pairs};
 
 use crate::guest::{Guest, hostcalls_module};
 use crate::stream::Stream;
@@ -23,13 +23,8 @@ const TIME_MAX: Duration = Duration::from_millis(500);
 const MEMORY_BYTES_MAX: u64 = 32 << 20;
 
 fn engine() -> &'static Engine {
-    static ENGINE: OnceLock<(Engine, EpochTicker)> = OnceLock::new();
-    let (engine, _) = ENGINE.get_or_init(|| {
-        let engine = Engine::new().expect("an engine");
-        let ticker = EpochTicker::start(engine.clone()).expect("a thread");
-        (engine, ticker)
-    });
-    engine
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| Engine::new().expect("an engine"))
 }
 
 fn limits() -> Limits {

@@ -39,6 +39,10 @@ pub(crate) fn head(
     let (Some(method), Some(path)) = (&request.method, request.path()) else {
         return Err(EncodeError::Incomplete);
     };
+    // What follows the answer to it is no HTTP, and the connection could not be used again.
+    if *method == Method::CONNECT {
+        return Err(EncodeError::Incomplete);
+    }
     out.reserve(512);
     out.put_slice(method.as_str().as_bytes());
     out.put_u8(b' ');

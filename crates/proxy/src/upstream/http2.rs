@@ -363,7 +363,7 @@ fn head(request: &RequestHead, attempt: Option<u32>) -> Option<Request<()>> {
         .build()
         .ok()?;
     let mut out = Request::new(());
-    *out.method_mut() = request.method.clone()?;
+    *out.method_mut() = request.method.clone().filter(|m| *m != http::Method::CONNECT)?;
     *out.version_mut() = Version::HTTP_2;
     *out.uri_mut() = uri;
     let headers = out.headers_mut();
