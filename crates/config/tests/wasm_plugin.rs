@@ -537,7 +537,10 @@ fn what_is_wrong_with_tcp_listeners_and_routes_is_told() {
             "another Gateway listens on 0.0.0.0:5432 with another protocol",
         ),
         (gateway("h", "port: 1, protocol: TCP, hostname: a.example.com"), "TCP listeners have none"),
-        (gateway("h", "port: 1, protocol: UDP"), "protocol \"UDP\" is not supported yet, only HTTP, HTTPS, TLS and TCP"),
+        (
+            gateway("h", "port: 1, protocol: UDP"),
+            "protocol \"UDP\" is not supported yet, only HTTP, HTTPS, TLS and TCP",
+        ),
         (route("e", "g", "{name: gone, port: 1}"), "default/db serves 0.0.0.0:5432 already"),
         (route("a", "g", "{name: gone, port: 1}"), "its share of the connections is closed"),
         (route("e", "nobody", "{name: gone, port: 1}"), "Gateway default/nobody not found"),
