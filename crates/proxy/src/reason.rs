@@ -29,6 +29,8 @@ pub(crate) enum Reason {
     StreamIdle,
     /// A filter took away what a request needs.
     RequestHeadersRemoved,
+    /// The request's target has no form that everybody reads alike.
+    PathNotNormal,
     /// The host is not one that the connection's certificate is for.
     Misdirected,
     /// CONNECT is not served.
@@ -75,6 +77,7 @@ impl Reason {
                 "filter_removed_required_request_headers{missing_required_header}",
                 "missing required header: :method",
             ),
+            Self::PathNotNormal => (400, "", "path_normalization_failed", ""),
             Self::Misdirected => (421, "", "misdirected_request", "Misdirected Request"),
             Self::ConnectUnsupported => (405, "", "connect_unsupported", ""),
         };

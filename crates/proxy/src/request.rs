@@ -74,7 +74,11 @@ pub(crate) fn accept(
         headers.remove(CONTENT_LENGTH);
     }
     add_forwarding(&mut headers, peer, tls);
-    let normalised = normalise(parts.uri.path_and_query().map_or("/", |p| p.as_str()));
+    let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    // Of the server as a whole (RFC 9112 §3.2.4): it is no path, and goes on as it is.
+    let is_asterisk = target == "*" && parts.method == Method::OPTIONS;
+    let normalised = if is_asterisk { Ok(None) } else { normalise(target) };
+    let normalised = normalised.map_err(|NotNormal| Reason::PathNotNormal)?;
     let mut head = RequestHead::new(parts.method, parts.uri, Some(authority), headers);
     if tls.is_some() {
         head.scheme = HTTPS;
@@ -180,18 +184,31 @@ fn request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
-/// Envoy's `normalize_path`: `\` is `/`, dot segments are resolved (RFC 3986 §5.2.4). `None`: nothing to change.
-pub(crate) fn normalise(path_and_query: &str) -> Option<String> {
-    let (path, query) = match path_and_query.find(['?', '#']) {
-        Some(at) => path_and_query.split_at(at),
-        None => (path_and_query, ""),
-    };
-    if !path.contains("/.") && !path.contains('\\') && !path.contains("%2e") && !path.contains("%2E") {
-        return None;
+/// The path has no form that everybody reads alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotNormal;
+
+/// Envoy's `normalize_path`: `\` is `/`, escapes of characters that need none are taken away, characters that need one get
+/// it, and dot segments are resolved (RFC 3986 §5.2.4, §6.2.2). `None`: nothing to change.
+///
+/// # Errors
+/// An escaped NUL; a target that is no path.
+pub(crate) fn normalise(path_and_query: &str) -> Result<Option<String>, NotNormal> {
+    let end = path_and_query.find(['?', '#']).unwrap_or(path_and_query.len());
+    let (path, query) = path_and_query.split_at(end);
+    if !path.starts_with('/') {
+        return Err(NotNormal);
     }
-    let slashes = path.replace('\\', "/").replace("%2e", ".").replace("%2E", ".");
+    let is_usual = |byte: u8| {
+        !matches!(byte, b'%' | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
+            && byte.is_ascii()
+    };
+    if path.bytes().all(is_usual) && !path.contains("/.") {
+        return Ok(None);
+    }
+    let plain = unescape(path)?;
     let mut kept: Vec<&str> = Vec::new();
-    let mut segments = slashes.split('/').skip(1).peekable();
+    let mut segments = plain.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
         match segment {
@@ -207,11 +224,44 @@ pub(crate) fn normalise(path_and_query: &str) -> Option<String> {
         }
     }
     let out = format!("/{}{query}", kept.join("/"));
-    (out != path_and_query).then_some(out)
+    Ok((out != path_and_query).then_some(out))
+}
+
+/// One form for every character of a path.
+fn unescape(path: &str) -> Result<String, NotNormal> {
+    let mut out = String::with_capacity(path.len() + 8);
+    let mut rest = path.as_bytes().iter();
+    while let Some(&byte) = rest.next() {
+        let digit = |byte: Option<&u8>| {
+            byte.and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok())
+        };
+        let next = rest.as_slice();
+        match byte {
+            b'\\' => out.push('/'),
+            b'%' => match (digit(next.first()), digit(next.get(1))) {
+                (Some(high), Some(low)) => match high << 4 | low {
+                    0 => return Err(NotNormal),
+                    plain if plain.is_ascii_alphanumeric() || matches!(plain, b'-' | b'.' | b'_' | b'~') => {
+                        out.push(char::from(plain));
+                        rest.nth(1);
+                    }
+                    _ => out.push('%'),
+                },
+                _ => out.push('%'),
+            },
+            b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80.. => {
+                out.push_str(&format!("%{byte:02X}"))
+            }
+            _ => out.push(char::from(byte)),
+        }
+    }
+    Ok(out)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -227,8 +277,28 @@ mod tests {
             ("/a//b", None),
             ("/.well-known/x", None),
             ("/a/..b", None),
+            ("/%41%7e?%41", Some("/A~?%41")),
+            ("/a%2Fb%zz%", None),
+            ("/%252e%252e/x", None),
+            ("/x/%2e%2E/%41", Some("/A")),
+            ("/{a|b}", Some("/%7Ba%7Cb%7D")),
         ] {
-            assert_eq!(normalise(path).as_deref(), wanted, "{path}");
+            assert_eq!(normalise(path).unwrap().as_deref(), wanted, "{path}");
+        }
+        for none in ["/%00", "*", "x"] {
+            assert_eq!(normalise(none), Err(NotNormal), "{none}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_normal_stays_so(path in "/[a-c./%2eE45\\\\{|?#é]{0,24}") {
+            if let Ok(normal) = normalise(&path) {
+                let normal = normal.unwrap_or(path);
+                prop_assert_eq!(normalise(&normal), Ok(None), "{}", normal);
+                let (path, _) = normal.split_at(normal.find(['?', '#']).unwrap_or(normal.len()));
+                prop_assert!(path.starts_with('/') && !path.split('/').any(|s| s == "." || s == ".."), "{}", path);
+            }
         }
     }
 
