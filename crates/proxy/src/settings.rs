@@ -16,6 +16,8 @@ pub struct Settings {
     pub access_log: Option<AccessLogSink>,
     /// Bounds of one stream.
     pub stream: StreamLimits,
+    /// Downstream connections of one worker at the same time. Further ones are closed at once.
+    pub connections_max: u64,
     /// Size of a request head, bytes. Over it: 431.
     pub request_head_bytes_max: usize,
     /// Headers of a request. Over it: 431.
@@ -54,6 +56,7 @@ impl Default for Settings {
             server: Some(HeaderValue::from_static("wasmgate")),
             access_log: None,
             stream: StreamLimits::default(),
+            connections_max: u64::MAX,
             request_head_bytes_max: 60 << 10,
             request_headers_max: 100,
             response_head_bytes_max: 60 << 10,

@@ -44,6 +44,8 @@ pub struct WorkerStats {
     pub downstream_connections: Counter,
     /// Downstream connections open now.
     pub downstream_connections_active: Counter,
+    /// Downstream connections that were closed at once, because there were too many.
+    pub downstream_connections_refused: Counter,
     /// Downstream connections whose TLS handshake came to its end.
     pub tls_handshakes: Counter,
     /// Downstream connections that ended in it.

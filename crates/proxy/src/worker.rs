@@ -254,9 +254,15 @@ async fn accept(
     address: SocketAddr,
     drain: watch::Receiver<bool>,
 ) {
+    let mut warned = None;
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
+                if context.stats.downstream_connections_active.get() >= context.settings.connections_max {
+                    context.stats.downstream_connections_refused.increment();
+                    warned = warn_of_refused(&context, address, warned);
+                    continue;
+                }
                 let _ = stream.set_nodelay(true);
                 let local = if address.ip().is_unspecified() {
                     stream.local_addr().unwrap_or(address)
@@ -272,4 +278,17 @@ async fn accept(
             }
         }
     }
+}
+
+/// Says that connections are refused, now and then; when it was said last.
+fn warn_of_refused(context: &WorkerContext, address: SocketAddr, warned: Option<Instant>) -> Option<Instant> {
+    const INTERVAL: Duration = Duration::from_secs(10);
+    let now = Instant::now();
+    if warned.is_some_and(|last| now.duration_since(last) < INTERVAL) {
+        return warned;
+    }
+    let (worker, max) = (context.index, context.settings.connections_max);
+    let refused = context.stats.downstream_connections_refused.get();
+    tracing::warn!(target: "http", "worker {worker}: {max} connections are open, no more are let in on {address}; {refused} were closed at once so far (--max-connections)");
+    Some(now)
 }

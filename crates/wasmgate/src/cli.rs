@@ -150,6 +150,11 @@ pub(crate) struct ProcessArguments {
     #[arg(long, default_value = "300", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) stream_idle_timeout: Duration,
 
+    /// Connections of clients at the same time; further ones are closed at once. Default: half of the descriptors that the
+    /// process may open, whose limit is raised as far as the system allows.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_connections: Option<u64>,
+
     /// How long a client may take to establish TLS.
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) tls_handshake_timeout: Duration,

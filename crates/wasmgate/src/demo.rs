@@ -110,6 +110,7 @@ fn run_arguments(arguments: &DemoArguments, manifests: &Path, cache: &Path) -> R
             server_header: "wasmgate".to_owned(),
             startup_wait: Duration::from_secs(60),
             stream_idle_timeout: Duration::from_secs(300),
+            max_connections: None,
             tls_handshake_timeout: Duration::from_secs(10),
             delayed_close_timeout: Duration::from_secs(1),
             drain_time: Duration::from_secs(1),

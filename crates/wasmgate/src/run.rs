@@ -230,6 +230,7 @@ fn options(config: &ConfigArguments, process: &ProcessArguments, workers: usize)
         "server_header": process.server_header,
         "startup_wait": process.startup_wait.as_secs(),
         "stream_idle_timeout": process.stream_idle_timeout.as_secs(),
+        "max_connections": process.max_connections,
         "tls_handshake_timeout": process.tls_handshake_timeout.as_secs(),
         "delayed_close_timeout": process.delayed_close_timeout.as_secs(),
         "drain_time": process.drain_time.as_secs(),
@@ -241,7 +242,25 @@ fn worker_count(process: &ProcessArguments) -> usize {
     process.workers.map_or_else(cores, usize::from)
 }
 
+/// Raises the limit of descriptors as far as the system lets us; the limit.
+fn descriptors_max() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(e) => {
+            tracing::warn!(target: "main", "the limit of open descriptors cannot be raised: {e}");
+            limit.current
+        }
+    }
+}
+
 fn settings(process: &ProcessArguments) -> Result<Settings, CommandError> {
+    let descriptors = descriptors_max();
+    // One for the client, one for the endpoint.
+    let connections = process.max_connections.or_else(|| descriptors.map(|d| d / 2)).unwrap_or(u64::MAX);
+    let workers = worker_count(process) as u64;
     let access_log = match process.access_log.as_str() {
         "off" => None,
         "-" => Some(AccessLogSink::stdout().map_err(CommandError::io("cannot start the access log"))?),
@@ -257,6 +276,7 @@ fn settings(process: &ProcessArguments) -> Result<Settings, CommandError> {
     Ok(Settings {
         server,
         access_log,
+        connections_max: connections.div_ceil(workers.max(1)),
         tls_handshake_time_max: process.tls_handshake_timeout,
         delayed_close_max: process.delayed_close_timeout,
         drain_time_max: process.drain_time,

@@ -357,3 +357,34 @@ fn a_plug_in_that_says_too_much_is_cut_off_and_counted() {
     say();
     gateway.wait_for_log("log lines were left out, it logs more than it may").unwrap();
 }
+
+#[test]
+fn connections_beyond_the_limit_are_closed_at_once_and_the_others_go_on() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = GatewayBuilder::new(PROGRAM)
+        .workers(1)
+        .backend(upstream.address())
+        .argument("--max-connections=3")
+        .run()
+        .unwrap();
+    let get = request("GET", "/", &[], "");
+    let mut open: Vec<RawClient> = (0..3).map(|_| RawClient::connect(gateway.address()).unwrap()).collect();
+    for client in &mut open {
+        assert_eq!(client.request(&get).unwrap().status, 200);
+    }
+    for _ in 0..5 {
+        let mut refused = RawClient::connect(gateway.address()).unwrap();
+        assert!(refused.request(&get).is_err());
+    }
+    gateway.wait_for_log("3 connections are open, no more are let in on").unwrap();
+    for client in &mut open {
+        assert_eq!(client.request(&get).unwrap().status, 200);
+    }
+    open.pop();
+    let served = wait_until(Instant::now() + PATIENCE, || {
+        RawClient::connect(gateway.address()).ok()?.request(&get).ok()
+    });
+    assert_eq!(served.unwrap().status, 200);
+    let stats = gateway.admin_get("/stats").unwrap().text();
+    assert!(!stats.contains("http.downstream_cx_overload_reject: 0\n"), "{stats}");
+}

@@ -1,4 +1,4 @@
-//! What is counted of TLS.
+//! What is counted of connections: TLS, and those that were refused.
 
 use std::time::SystemTime;
 
@@ -23,6 +23,13 @@ pub(super) fn samples(state: &AdminState, out: &mut Vec<Sample>) {
             "server.days_until_first_cert_expiring",
         ));
     }
+    out.push(counter(
+        "wasmgate_downstream_connections_refused",
+        "Connections closed at once, because there were too many",
+        vec![],
+        sum(|w| w.downstream_connections_refused.get()),
+        "http.downstream_cx_overload_reject",
+    ));
     out.push(counter(
         "wasmgate_tls_handshakes",
         "Connections with TLS",
