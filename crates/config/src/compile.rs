@@ -458,8 +458,13 @@ fn add_rules(
                 query: one.query.clone(),
             };
             let virtual_host = Arc::clone(&name);
-            let compiled =
-                Route { name: Arc::clone(&name), virtual_host, matches, backends: backends.clone() };
+            let compiled = Route {
+                name: Arc::clone(&name),
+                virtual_host,
+                matches,
+                backends: backends.clone(),
+                timeouts: rule.timeouts,
+            };
             table.add(host, is_exact, path, (&resource.meta.creation_timestamp, &id, r, m), compiled);
         }
     }

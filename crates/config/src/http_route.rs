@@ -1,10 +1,14 @@
 //! `HTTPRoute` of the Gateway API: the part that matches and forwards.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::decode::{Fields, Sink, Spot};
 use crate::gateway::is_hostname;
 use crate::meta::Position;
+use crate::quantity;
+use crate::route_table::RouteTimeouts;
 
 /// Rules that send requests to backends.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,7 @@ pub(crate) struct Rule {
     pub(crate) name: Option<String>,
     pub(crate) matches: Vec<Match>,
     pub(crate) backends: Vec<BackendRef>,
+    pub(crate) timeouts: RouteTimeouts,
     pub(crate) at: Position,
     pub(crate) path: String,
 }
@@ -148,13 +153,39 @@ fn rule(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Rule {
         .into_iter()
         .filter_map(|f| closed(f, sink, backend))
         .collect();
-    for unsupported in ["filters", "timeouts", "retry", "sessionPersistence"] {
+    for unsupported in ["filters", "retry", "sessionPersistence"] {
         if let Some(node) = fields.node(unsupported) {
             let path = fields.path_of(unsupported);
             sink.error(node.at, &path, "is not supported yet; without it the rule would behave differently");
         }
     }
-    Rule { name, matches, backends, at: fields.position(), path }
+    let timeouts = match fields.object("timeouts", sink) {
+        Some(timeouts) => closed(timeouts, sink, timeouts_of),
+        None => RouteTimeouts::default(),
+    };
+    Rule { name, matches, backends, timeouts, at: fields.position(), path }
+}
+
+/// `0s` is no limit (spec: wasmplugin-and-routing §3.10).
+fn timeouts_of(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> RouteTimeouts {
+    let mut read = |key: &str| {
+        let spot = fields.text(key, sink)?;
+        let parsed = quantity::duration(&spot.value);
+        if parsed.is_none() {
+            let text = format!("{:?} is no duration: one like 10s, 500ms or 1m30s", spot.value);
+            sink.error(spot.at, &spot.path, &text);
+        }
+        parsed.map(|duration| (duration, spot))
+    };
+    let (request, attempt) = (read("request"), read("backendRequest"));
+    if let (Some((request, _)), Some((attempt, spot))) = (&request, &attempt)
+        && !request.is_zero()
+        && (attempt > request || attempt.is_zero())
+    {
+        sink.error(spot.at, &spot.path, "backendRequest timeout cannot be longer than request timeout");
+    }
+    let limit = |read: Option<(Duration, Spot<String>)>| read.map(|(d, _)| d).filter(|d| !d.is_zero());
+    RouteTimeouts { request: limit(request), attempt: limit(attempt) }
 }
 
 fn one_match(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Match {

@@ -38,7 +38,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use folder::{FolderError, FolderSource, ManifestFile};
 pub use meta::{ObjectMeta, Position, ResourceId};
 pub use resource::{Kind, Resource, Spec};
-pub use route_table::{Backend, RequestKey, Route, RouteMatch, RouteTable, RouteTableBuilder};
+pub use route_table::{Backend, RequestKey, Route, RouteMatch, RouteTable, RouteTableBuilder, RouteTimeouts};
 pub use secret::Secret;
 pub use snapshot::{
     Cluster, Credential, Endpoint, Listener, ModuleUrl, PluginOptions, PluginSpec, PullPolicy, Snapshot,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -41,6 +42,17 @@ pub struct Route {
     pub matches: RouteMatch,
     /// In the manifest's order.
     pub backends: Vec<Backend>,
+    /// How long its requests may take.
+    pub timeouts: RouteTimeouts,
+}
+
+/// How long requests of a route may take; `None`: as long as they like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteTimeouts {
+    /// From the request's head to the end of the response.
+    pub request: Option<Duration>,
+    /// From there, or from the attempt before, to the end of an attempt's response.
+    pub attempt: Option<Duration>,
 }
 
 impl Route {
@@ -354,7 +366,13 @@ mod tests {
             path: &str,
             matches: RouteMatch,
         ) -> Self {
-            let route = Route { name: name.into(), virtual_host: "".into(), matches, backends: Vec::new() };
+            let route = Route {
+                name: name.into(),
+                virtual_host: "".into(),
+                matches,
+                backends: Vec::new(),
+                timeouts: RouteTimeouts::default(),
+            };
             self.0.add(host, is_exact, path, ("", "ns/r", self.1, 0), route);
             self.1 += 1;
             self
@@ -478,6 +496,7 @@ mod tests {
     fn weights_decide_in_proportion_and_zero_gets_nothing() {
         let backend = |weight| Backend { weight, cluster: None };
         let route = Route {
+            timeouts: RouteTimeouts::default(),
             virtual_host: "".into(),
             name: "r".into(),
             matches: RouteMatch::default(),
@@ -490,6 +509,7 @@ mod tests {
         }
         assert_eq!(hits, [100, 0, 300]);
         let none = Route {
+            timeouts: RouteTimeouts::default(),
             virtual_host: "".into(),
             name: "r".into(),
             matches: RouteMatch::default(),

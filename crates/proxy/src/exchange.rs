@@ -30,9 +30,11 @@ use crate::reason::{self, Reason};
 use crate::request::Accepted;
 use crate::worker_generation::WorkerGeneration;
 
+mod deadlines;
 mod tunnel;
 mod upstream_side;
 
+use deadlines::Deadlines;
 use upstream_side::Upstream;
 
 /// One stream, from the request head to the end of the response.
@@ -56,6 +58,8 @@ pub(crate) struct Exchange {
     sent: Option<Instant>,
     status: u16,
     finished: bool,
+    /// When the whole request must be over, and when the attempt must be, if their route says so.
+    deadlines: Deadlines,
     /// From the first time on that the stream has to wait.
     idle: Option<IdleKey>,
 }
@@ -107,10 +111,13 @@ impl Exchange {
             status: 0,
             finished: false,
             idle: None,
+            deadlines: Deadlines::default(),
             downstream,
         };
         // Before the chain runs: a denial still logs route and cluster.
         exchange.resolve_route();
+        let timeouts = exchange.route.as_ref().map(|route| route.timeouts).unwrap_or_default();
+        exchange.deadlines = Deadlines::new(timeouts);
         exchange.stream.request_headers(end);
         exchange
     }
@@ -257,6 +264,9 @@ impl Exchange {
         if self.idle.is_some_and(|key| self.downstream.worker.idle.is_expired(key)) {
             return self.expire();
         }
+        if self.deadlines.poll(cx) {
+            self.time_out();
+        }
         let mut any = false;
         loop {
             let mut moved = self.pull_request(cx);
@@ -276,6 +286,21 @@ impl Exchange {
             }
             None => {}
         }
+    }
+
+    /// The route's time is over: answers if that is still possible.
+    fn time_out(&mut self) {
+        if !matches!(self.stream.state(), StreamState::Open) || matches!(self.upstream, Upstream::Over) {
+            return;
+        }
+        self.counters(|c| c.timeouts.increment());
+        self.upstream = Upstream::Over;
+        let data = self.stream.data_mut();
+        if data.response_sent {
+            data.info.response_flags = "UT";
+            return self.stream.reset("response_timeout");
+        }
+        self.stream.local_reply(Reason::RequestTimeout.reply());
     }
 
     /// Nothing has moved for too long: answers if that is still possible, and waits no longer.

@@ -27,6 +27,8 @@ pub(crate) enum Reason {
     UpstreamProtocolError,
     /// Nothing moved on the stream for too long.
     StreamIdle,
+    /// The route gives its requests no more time.
+    RequestTimeout,
     /// A filter took away what a request needs.
     RequestHeadersRemoved,
     /// The request's target has no form that everybody reads alike.
@@ -71,6 +73,7 @@ impl Reason {
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
             ),
             Self::StreamIdle => (504, "SI", "stream_idle_timeout", "stream timeout"),
+            Self::RequestTimeout => (504, "UT", "response_timeout", "upstream request timeout"),
             Self::RequestHeadersRemoved => (
                 503,
                 "DPE",

@@ -93,6 +93,8 @@ pub struct ClusterCounters {
     pub connect_failures: Counter,
     /// Requests that were sent again because an idle connection had been closed.
     pub retries: Counter,
+    /// Exchanges that took longer than their route lets them.
+    pub timeouts: Counter,
     /// Exchanges that the endpoint broke off.
     pub resets: Counter,
 }

@@ -1,5 +1,6 @@
 //! Counters for people (`/stats`, Envoy's names where it has them) and for Prometheus.
 
+mod clusters;
 mod tls;
 
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use wasmgate_plugin::PluginState;
-use wasmgate_proxy::{ClusterCounters, WorkerStats};
+use wasmgate_proxy::WorkerStats;
 
 use crate::admin::AdminState;
 use crate::own_metrics;
@@ -32,7 +33,7 @@ fn samples(state: &AdminState) -> Vec<Sample> {
     let mut out = Vec::new();
     gateway_samples(state, &mut out);
     tls::samples(state, &mut out);
-    cluster_samples(state, &mut out);
+    clusters::samples(state, &mut out);
     plugin_samples(state, &mut out);
     out
 }
@@ -167,63 +168,6 @@ fn gateway_samples(state: &AdminState, out: &mut Vec<Sample>) {
             sink.dropped(),
             "access_log.dropped",
         ));
-    }
-}
-
-fn cluster_samples(state: &AdminState, out: &mut Vec<Sample>) {
-    for (name, stats) in state.gateway.stats().clusters() {
-        let label = || vec![("cluster", name.to_string())];
-        let sum = |pick: fn(&ClusterCounters) -> u64| stats.shards.iter().map(pick).sum::<u64>();
-        let mut add = |metric, help, value, flat: &str| {
-            out.push(counter(metric, help, label(), value, format!("cluster.{name}.{flat}")))
-        };
-        add(
-            "wasmgate_upstream_requests",
-            "Requests sent to a cluster",
-            sum(|c| c.requests.get()),
-            "upstream_rq_total",
-        );
-        add(
-            "wasmgate_upstream_connections",
-            "Connections made to a cluster",
-            sum(|c| c.connections.get()),
-            "upstream_cx_total",
-        );
-        add(
-            "wasmgate_upstream_connect_failures",
-            "Connections that failed",
-            sum(|c| c.connect_failures.get()),
-            "upstream_cx_connect_fail",
-        );
-        add(
-            "wasmgate_upstream_retries",
-            "Requests sent again over a fresh connection",
-            sum(|c| c.retries.get()),
-            "upstream_rq_retry",
-        );
-        add(
-            "wasmgate_upstream_resets",
-            "Exchanges that an endpoint broke off",
-            sum(|c| c.resets.get()),
-            "upstream_rq_rx_reset",
-        );
-        for (i, class) in CLASSES.iter().enumerate() {
-            let value = stats
-                .shards
-                .iter()
-                .filter_map(|s| s.responses.get(i))
-                .map(wasmgate_proxy::Counter::get)
-                .sum();
-            let mut labels = label();
-            labels.push(("class", (*class).to_owned()));
-            out.push(counter(
-                "wasmgate_upstream_responses",
-                "Responses of a cluster by class of status",
-                labels,
-                value,
-                format!("cluster.{name}.upstream_rq_{class}"),
-            ));
-        }
     }
 }
 

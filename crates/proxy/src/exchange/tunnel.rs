@@ -37,6 +37,8 @@ impl Exchange {
     pub(crate) async fn tunnel(mut self, upgrade: OnUpgrade) {
         // An error: the client has left before it got the answer. Dropping the exchange says so.
         let Ok(upgraded) = upgrade.await else { return };
+        // Of what is no request any more.
+        self.deadlines.lift();
         let io = TokioIo::new(upgraded);
         let mut client =
             Client { io, read_over: false, unsent: Bytes::new(), write_over: false, is_gone: false };

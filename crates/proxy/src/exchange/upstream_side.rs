@@ -120,6 +120,7 @@ impl Exchange {
     }
 
     fn connect(&mut self, address: SocketAddr, may_reuse: bool) {
+        self.deadlines.begin_attempt();
         let worker = Rc::clone(&self.downstream.worker);
         let speaks_http2 = self.cluster.as_ref().is_some_and(|c| c.protocol == UpstreamProtocol::Http2);
         // Only HTTP/1.1 has what a request to switch asks for.
@@ -354,7 +355,7 @@ impl Exchange {
         self.stream.local_reply(reason.reply());
     }
 
-    fn counters(&self, count: impl FnOnce(&crate::stats::ClusterCounters)) {
+    pub(super) fn counters(&self, count: impl FnOnce(&crate::stats::ClusterCounters)) {
         if let Some(cluster) = &self.cluster {
             self.generation.count(cluster, count);
         }

@@ -1,0 +1,47 @@
+//! When a request of a route that limits its time must be over.
+
+use std::pin::Pin;
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+use wasmgate_config::RouteTimeouts;
+
+/// The next moment, if there is one. A route without limits costs nothing.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    request: Option<Instant>,
+    attempt: Option<Duration>,
+    next: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadlines {
+    /// Those of a request that begins now.
+    pub(super) fn new(timeouts: RouteTimeouts) -> Self {
+        let request = timeouts.request.map(|limit| Instant::now() + limit);
+        let next = request.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        Self { request, attempt: timeouts.attempt, next }
+    }
+
+    /// An attempt begins.
+    pub(super) fn begin_attempt(&mut self) {
+        let Some(limit) = self.attempt else { return };
+        let at = Instant::now() + limit;
+        let at = self.request.map_or(at, |request| at.min(request));
+        self.next = Some(Box::pin(tokio::time::sleep_until(at)));
+    }
+
+    /// Whether the moment has come; it does once.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        let over = self.next.as_mut().is_some_and(|next| next.as_mut().poll(cx).is_ready());
+        if over {
+            self.next = None;
+        }
+        over
+    }
+
+    /// There is no limit any more.
+    pub(super) fn lift(&mut self) {
+        *self = Self::default();
+    }
+}
