@@ -38,7 +38,13 @@ type Resources = BTreeMap<ResourceId, Arc<Resource>>;
 
 /// Compiles all resources. Findings never keep the rest from being used.
 pub fn compile(resources: &Resources, identity: &GatewayIdentity) -> (Snapshot, Vec<Diagnostic>) {
-    let mut compiler = Compiler { resources, identity, diagnostics: Vec::new(), clusters: BTreeMap::new() };
+    let mut compiler = Compiler {
+        resources,
+        identity,
+        diagnostics: Vec::new(),
+        left_out: BTreeSet::new(),
+        clusters: BTreeMap::new(),
+    };
     let plugins = compiler.plugins();
     let listeners = compiler.listeners(&plugins);
     compiler.remaining_clusters();
@@ -50,6 +56,8 @@ struct Compiler<'a> {
     resources: &'a Resources,
     identity: &'a GatewayIdentity,
     diagnostics: Vec<Diagnostic>,
+    /// Listeners that are not served, by their Gateway and name.
+    left_out: BTreeSet<(ResourceId, String)>,
     clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
 }
 
@@ -262,7 +270,8 @@ impl<'a> Compiler<'a> {
         self.report_unrouted(&tcp, &gateways);
         // Nothing is served there in plain text instead.
         by_address.retain(|address, _| {
-            classes.get(address) != Some(&ProtocolClass::Tls) || names.contains_key(address)
+            classes.get(address) != Some(&ProtocolClass::Tls)
+                || names.get(address).is_some_and(|entries| entries.iter().any(|e| !e.is_refused))
         });
         let mut tcp: BTreeMap<SocketAddr, Arc<TcpTarget>> =
             tcp.into_iter().map(|(address, target)| (address, Arc::new(target))).collect();
@@ -358,6 +367,7 @@ impl<'a> Compiler<'a> {
                 .iter()
                 .filter(|l| {
                     l.protocol.is_http()
+                        && !self.left_out.contains(&(found.id.clone(), l.name.clone()))
                         && parent.section.as_ref().is_none_or(|s| *s == l.name)
                         && parent.port.is_none_or(|p| p == l.port)
                 })

@@ -222,7 +222,13 @@ impl Gateway {
                 let refs = fields.objects("caCertificateRefs", REFS_MAX, sink).into_iter();
                 let read =
                     |fields: &mut Fields<'_>, sink: &mut Sink<'_>| object_ref(fields, "ConfigMap", sink);
-                refs.filter_map(|f| closed(f, sink, read)).collect()
+                let found: Vec<ObjectRef> = refs.filter_map(|f| closed(f, sink, read)).collect();
+                if found.is_empty() && sink.is_clean() {
+                    // Whoever writes this wants clients to be checked.
+                    let path = fields.path_of("caCertificateRefs");
+                    sink.error(fields.position(), &path, "must have at least one item");
+                }
+                found
             }),
             None => Vec::new(),
         };

@@ -130,7 +130,11 @@ impl RouteTable {
             return Some(host);
         }
         let mut rest = name;
-        while let Some((_, parent)) = rest.split_once('.') {
+        while let Some((label, parent)) = rest.split_once('.') {
+            // `*` stands for something.
+            if label.is_empty() {
+                break;
+            }
             if let Some(host) = self.wildcard_hosts.get(parent) {
                 return Some(host);
             }

@@ -82,6 +82,8 @@ pub struct TlsEntry {
     pub termination: Option<Arc<TlsTermination>>,
     /// Where connections go; `None`: they speak HTTP.
     pub target: Option<Arc<TcpTarget>>,
+    /// What its listener asks for cannot be had: nobody is served under this name, least of all by another listener.
+    pub is_refused: bool,
 }
 
 /// How TLS ends.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wasmtime::{Store, Trap, TypedFunc, WasmBacktrace, WasmParams, WasmResults};
 
 use crate::actions::Actions;
+use crate::engine::Engine;
 use crate::error::{Failure, FailureReason};
 use crate::state::{ROOT, VmState};
 use crate::stream::StreamContext;
@@ -16,6 +17,8 @@ pub(crate) struct Guest<S: StreamContext> {
     pub(crate) callback_ticks: u64,
     pub(crate) callback_time_max: Duration,
     pub(crate) failed: Option<Arc<Failure>>,
+    /// Keeps the clock running.
+    pub(crate) _engine: Engine,
 }
 
 /// What a callback returned.

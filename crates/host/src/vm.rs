@@ -113,6 +113,7 @@ impl<S: StreamContext> Vm<S> {
             callback_ticks: Engine::ticks_for(limits.callback_time_max),
             callback_time_max: limits.callback_time_max,
             failed: None,
+            _engine: module.engine.clone(),
         };
         let pauses_headers_only =
             module.abi().pauses_headers_only() || plugin.allow_on_headers_stop_iteration;

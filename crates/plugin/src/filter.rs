@@ -59,7 +59,9 @@ fn translate(version: &PluginVersion, action: host::StreamAction) -> Then {
         host::StreamAction::CloseConnection(_) => Then::CloseConnection,
         host::StreamAction::LocalReply(reply) => {
             PluginStats::add(&version.stats.local_replies);
-            let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            // An informational one would be no answer.
+            let status = StatusCode::from_u16(reply.status).ok().filter(|s| !s.is_informational());
+            let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             Then::LocalReply(Box::new(LocalReply {
                 status,
                 details: reply.details.into(),

@@ -18,8 +18,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
-use wasmgate_config::RouteTable;
-use wasmgate_stream::{LocalReply, RequestHead, TlsInfo};
+use wasmgate_stream::LocalReply;
 
 use crate::access_log::Entry;
 use crate::body::ProxyBody;
@@ -29,7 +28,7 @@ use crate::reason::{self, Reason};
 use crate::request;
 use crate::stats::WorkerStats;
 use crate::tcp;
-use crate::tls::{Accepted as TlsAccepted, Alpn};
+use crate::tls::{Accepted as TlsAccepted, Alpn, Tls};
 use crate::transport::Transport;
 use crate::worker::WorkerContext;
 use crate::worker_generation::WorkerGeneration;
@@ -76,29 +75,6 @@ impl Downstream {
     }
 }
 
-impl Downstream {
-    /// Whether a request names a host of another certificate than the one that its connection was made for: that host may
-    /// ask its clients for certificates, which nobody has checked here.
-    fn is_misdirected(
-        &self,
-        generation: &WorkerGeneration,
-        listener: Option<usize>,
-        head: &RequestHead,
-    ) -> bool {
-        let Some(tls) = &self.tls else { return false };
-        let Some(names) = listener.and_then(|l| generation.tls(l)).map(|tls| tls.names()) else {
-            return false;
-        };
-        if let [only] = names.entries.as_slice() {
-            return only.hostname != tls.hostname;
-        }
-        let authority = head.authority.as_ref().and_then(|a| a.to_str().ok()).unwrap_or_default();
-        let host = RouteTable::host_of(authority).to_ascii_lowercase();
-        let entry = names.find(Some(&host)).and_then(|index| names.entries.get(index));
-        entry.is_none_or(|entry| entry.hostname != tls.hostname || entry.target.is_some())
-    }
-}
-
 /// Runs hyper's HTTP/2 tasks on this worker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalExecutor;
@@ -115,15 +91,6 @@ struct Client {
     remote: SocketAddr,
     local: SocketAddr,
     tls: Option<Tls>,
-}
-
-/// TLS that ends here.
-#[derive(Clone, Debug)]
-pub(crate) struct Tls {
-    pub(crate) info: Arc<TlsInfo>,
-    /// The hostname of what is behind the name that the client asked for.
-    hostname: Option<Box<str>>,
-    alpn: Option<Alpn>,
 }
 
 /// Serves a connection until it ends or the worker drains.
@@ -153,8 +120,9 @@ pub(crate) async fn serve(
             match accepted {
                 Ok(TlsAccepted { transport, info, entry, alpn }) => {
                     stats.tls_handshakes.increment();
-                    client.tls = Some(Tls { info, hostname: entry.hostname, alpn });
-                    (transport, entry.target)
+                    let target = entry.target.clone();
+                    client.tls = Some(Tls { info, entry, alpn });
+                    (transport, target)
                 }
                 Err(e) => {
                     stats.tls_failures.increment();
@@ -333,7 +301,9 @@ async fn handle(
     match request::accept(request, &downstream.peer, tls, upgrade.is_some()) {
         Ok(accepted) => {
             let (generation, listener) = downstream.generation();
-            if downstream.is_misdirected(&generation, listener, &accepted.head) {
+            let names = listener.and_then(|l| generation.tls(l)).map(|tls| tls.names());
+            let tls = downstream.tls.as_ref().zip(names);
+            if tls.is_some_and(|(tls, names)| tls.is_misdirected(names, &accepted.head)) {
                 return Ok(refuse(&downstream, Reason::Misdirected, protocol));
             }
             generation.plugins_ready(listener).await;

@@ -63,11 +63,17 @@ pub(crate) fn accept(
     }
     let mut headers = parts.headers;
     let authority = authority(&parts.uri, &headers).ok_or(Reason::MissingHost)?;
+    if authority.as_bytes().starts_with(b".") {
+        // No name begins so, and what it is a part of would be matched by some and not by others.
+        return Err(Reason::MissingHost);
+    }
     let has_body = !body.is_end_stream();
     remove_hop_by_hop(&mut headers);
     if switches {
         // Of no others, and no protocol beside it.
         headers.insert(UPGRADE, WEBSOCKET);
+        // What follows has no length.
+        headers.remove(CONTENT_LENGTH);
     }
     // The codec has decided where the body ends; a length that it did not use must not be read by anybody else.
     if has_body && body.size_hint().exact().is_none() {
@@ -153,7 +159,7 @@ fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue, tls: Option<&TlsI
 
 /// Envoy's `x-forwarded-client-cert`, as an Istio gateway sets it.
 fn client_certificate(peer: &PeerCertificate) -> String {
-    let mut out = format!("Hash={};Subject=\"{}\"", peer.sha256, peer.subject.replace('"', "\\\""));
+    let mut out = format!("Hash={};Subject=\"{}\"", peer.sha256, peer.subject);
     for (key, values) in [("URI", &peer.uris), ("DNS", &peer.dns_names)] {
         for value in values {
             // A value that would end itself says nothing that could be trusted.

@@ -1,6 +1,7 @@
 //! TLS of downstream connections: the name that a client asks for chooses the certificate, or where to pass the
 //! connection on.
 
+mod established;
 mod socket;
 
 use std::io;
@@ -19,6 +20,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use wasmgate_config::{Certificate, CertificateFacts, TlsEntry, TlsListener, TlsTermination};
 use wasmgate_stream::{PeerCertificate, TlsInfo};
 
+pub(crate) use self::established::Tls;
 pub(crate) use self::socket::ClientSocket;
 use crate::transport::Transport;
 
@@ -53,6 +55,8 @@ impl TlsConfigs {
                     Err(e) => {
                         let name = entry.hostname.as_deref().unwrap_or("every name");
                         tracing::error!(target: "config", "TLS for {name} cannot be served: {e}");
+                        served.push(TlsEntry { is_refused: true, ..entry.clone() });
+                        configs.push(None);
                         continue;
                     }
                 },
@@ -152,6 +156,8 @@ impl ListenerTls {
         let mut start = acceptor.await?;
         let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
         let found = self.names.find(name.as_deref());
+        let is_served = |i: &usize| self.names.entries.get(*i).is_some_and(|e| !e.is_refused);
+        let found = found.filter(is_served);
         let Some((entry, config)) =
             found.and_then(|i| Some((self.names.entries.get(i)?, self.configs.get(i)?)))
         else {

@@ -154,7 +154,9 @@ fn method(value: &[u8]) -> Result<Method, EditError> {
 
 /// A host and a port, or nothing: whatever else a `host` header holds, each reader would make something of its own of it.
 fn authority(value: &[u8]) -> Result<HeaderValue, EditError> {
-    let is_one = |text: &str| Authority::try_from(text).is_ok_and(|a| !a.as_str().contains('@'));
+    let is_one = |text: &str| {
+        Authority::try_from(text).is_ok_and(|a| !a.as_str().contains('@') && !a.host().starts_with('.'))
+    };
     let valid = value.is_empty() || std::str::from_utf8(value).is_ok_and(is_one);
     HeaderValue::from_bytes(value).ok().filter(|_| valid).ok_or(EditError::Invalid)
 }

@@ -35,11 +35,12 @@ impl Body for Frames {
 }
 
 /// An endpoint: the body and the trailers of a request are those of its response, frame by frame; `x-request` tells its
-/// method, path and authority. `/close` ends the connection after the answer, `/reset` breaks the response off.
+/// method, path and authority. `/close` ends the connection after the answer, `/reset` breaks the response off, `/large` is 8 MiB.
 #[derive(Debug)]
 pub struct Http2Endpoint {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    active: Arc<AtomicUsize>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -53,20 +54,27 @@ impl Http2Endpoint {
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))?;
         let address = listener.local_addr()?;
         let connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&connections);
+        let active = Arc::new(AtomicUsize::new(0));
+        let (counted, streams) = (Arc::clone(&connections), Arc::clone(&active));
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(serve(stream));
+                tokio::spawn(serve(stream, Arc::clone(&streams)));
             }
         });
-        Ok(Self { address, connections, _runtime: runtime })
+        Ok(Self { address, connections, active, _runtime: runtime })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Requests whose end has not come.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
     }
 
     /// Connections so far.
@@ -76,9 +84,9 @@ impl Http2Endpoint {
     }
 }
 
-async fn serve(stream: tokio::net::TcpStream) {
+async fn serve(stream: tokio::net::TcpStream, active: Arc<AtomicUsize>) {
     let (close, mut closing) = mpsc::unbounded_channel();
-    let service = service_fn(move |request| answer(request, close.clone()));
+    let service = service_fn(move |request| answer(request, close.clone(), Arc::clone(&active)));
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -93,6 +101,7 @@ async fn serve(stream: tokio::net::TcpStream) {
 async fn answer(
     request: Request<Incoming>,
     close: mpsc::UnboundedSender<()>,
+    active: Arc<AtomicUsize>,
 ) -> Result<Response<Frames>, Infallible> {
     let (sender, frames) = mpsc::unbounded_channel();
     let (parts, mut body) = request.into_parts();
@@ -121,9 +130,15 @@ async fn answer(
             let _ = sender.send(Frame::data(Bytes::from_static(b"never")));
             return;
         }
+        if path == "/large" {
+            let _ = sender.send(Frame::data(vec![b'x'; 8 << 20].into()));
+            return;
+        }
+        active.fetch_add(1, Ordering::Relaxed);
         while let Some(Ok(frame)) = body.frame().await {
             let _ = sender.send(frame);
         }
+        active.fetch_sub(1, Ordering::Relaxed);
     });
     Ok(response)
 }

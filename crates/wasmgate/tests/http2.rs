@@ -184,3 +184,34 @@ fn plug_ins_call_endpoints_that_speak_http2() {
     );
     assert_eq!(endpoint.connections(), 1);
 }
+
+#[test]
+fn a_client_that_leaves_ends_its_stream_at_the_endpoint() {
+    let endpoint = Http2Endpoint::start().unwrap();
+    let gateway = gateway(endpoint.address(), "HTTP2").run().unwrap();
+    for _ in 0..3 {
+        let client = Http2Client::connect(gateway.address()).unwrap();
+        let mut exchange = client.begin("POST", "/chat", &[]).unwrap();
+        exchange.send("one");
+        let (_, mut body) = exchange.head().unwrap();
+        assert_eq!(body.piece().unwrap().unwrap(), "one");
+        drop(body);
+    }
+    let ended = wait_until(Instant::now() + PATIENCE, || (endpoint.active() == 0).then_some(()));
+    assert!(ended.is_some(), "{} go on", endpoint.active());
+}
+
+#[test]
+fn clients_that_do_not_read_keep_no_others_waiting() {
+    let endpoint = Http2Endpoint::start().unwrap();
+    let gateway = gateway(endpoint.address(), "HTTP2").run().unwrap();
+    let mut slow: Vec<RawClient> = (0..10).map(|_| RawClient::connect(gateway.address()).unwrap()).collect();
+    for client in &mut slow {
+        client.send(&request("GET", "/large", &[], "")).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/", &[]).unwrap().status, 200);
+    }
+    assert_eq!(endpoint.connections(), 1);
+}

@@ -352,3 +352,78 @@ fn a_certificate_that_has_expired_is_pointed_out() {
     let stats = scene.gateway.admin_get("/stats").unwrap().text();
     assert!(stats.contains("server.days_until_first_cert_expiring: 0"), "{stats}");
 }
+
+/// One name for everybody, and one whose clients show certificates.
+fn public_and_admin(validation: &str) -> [String; 2] {
+    let listener = |name: &str, rest: &str| {
+        format!(
+            "{{name: {name}, port: PORT, protocol: HTTPS, allowedRoutes: {{namespaces: {{from: All}}}}, {rest}}}"
+        )
+    };
+    [
+        listener("public", "tls: {certificateRefs: [{name: cert}]}"),
+        listener(
+            "admin",
+            &format!("hostname: '*.example.com', tls: {{certificateRefs: [{{name: cert}}], {validation}}}"),
+        ),
+    ]
+}
+
+const VALIDATION: &str =
+    "frontendValidation: {caCertificateRefs: [{kind: ConfigMap, group: '', name: clients}]}";
+
+#[test]
+fn a_listener_that_cannot_check_its_clients_serves_nobody() {
+    let authority = Authority::new().unwrap();
+    let identity = authority.issue(&["admin.example.com", "test.example"]).unwrap();
+    // The ConfigMap is missing.
+    let items = public_and_admin(VALIDATION);
+    let scene = Scene::new(&[&items[0], &items[1]], &[("cert.yaml", identity.secret("cert", &[]))]);
+    scene.gateway.wait_for_log("InvalidCertificateRef: ConfigMap istio-system/clients not found").unwrap();
+    let client = TlsClient::new(&authority, None, &[]).unwrap();
+    assert!(client.get(scene.address, "test.example", "").unwrap().text.starts_with("HTTP/1.1 200"));
+    // Neither under its name nor through the door of the other one.
+    assert!(client.connect(scene.address, "admin.example.com").is_err());
+    for host in ["admin.example.com", "ADMIN.example.com:443"] {
+        let mut connection = client.connect(scene.address, "test.example").unwrap();
+        connection.send(&format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")).unwrap();
+        let answer = connection.finish().unwrap().text;
+        assert!(answer.starts_with("HTTP/1.1 421"), "{host}: {answer}");
+    }
+    // A host that is a part of the name and no name.
+    let mut connection = client.connect(scene.address, "test.example").unwrap();
+    connection.send("GET / HTTP/1.1\r\nhost: .example.com\r\nconnection: close\r\n\r\n").unwrap();
+    assert!(connection.finish().unwrap().text.starts_with("HTTP/1.1 400"));
+    scene
+        .gateway
+        .write(
+            "tls.yaml",
+            &listeners(scene.lease.port(), &[&items[0], &public_and_admin("frontendValidation: {}")[1]]),
+        )
+        .unwrap();
+    scene.gateway.wait_for_log("frontendValidation.caCertificateRefs: must have at least one item").unwrap();
+}
+
+#[test]
+fn open_connections_are_not_served_under_rules_that_nobody_checked_them_by() {
+    let authority = Authority::new().unwrap();
+    let identity = authority.issue(&["test.example"]).unwrap();
+    let pem = authority.pem();
+    let scene = Scene::new(&[ONE], &[("cert.yaml", identity.secret("cert", &[("ca.crt", &pem)]))]);
+    let client = TlsClient::new(&authority, None, &[]).unwrap();
+    let mut open = client.connect(scene.address, "test.example").unwrap();
+    let get = "GET / HTTP/1.1\r\nhost: test.example\r\n\r\n";
+    open.send(get).unwrap();
+    open.read_until("fine").unwrap();
+    let mutual = ONE.replace("tls: {", "tls: {options: {gateway.istio.io/tls-terminate-mode: MUTUAL}, ");
+    scene.gateway.write("tls.yaml", &listeners(scene.lease.port(), &[&mutual])).unwrap();
+    let known = TlsClient::new(&authority, Some(&identity), &[]).unwrap();
+    let asks = wait_until(Instant::now() + PATIENCE, || {
+        let nobody = TlsClient::new(&authority, None, &[]).ok()?.get(scene.address, "test.example", "");
+        nobody.map_or(Some(()), |answer| answer.text.is_empty().then_some(()))
+    });
+    assert!(asks.is_some());
+    open.send(get).unwrap();
+    assert!(open.read_until("Misdirected Request").unwrap().starts_with("HTTP/1.1 421"));
+    assert!(known.get(scene.address, "test.example", "").unwrap().text.starts_with("HTTP/1.1 200"));
+}

@@ -25,12 +25,16 @@ impl Compiler<'_> {
         names: &mut TlsNames,
     ) {
         let Some(tls) = &listener.tls else { return };
-        let Some(termination) = self.termination(resource, tls, true) else { return };
+        let termination = self.termination(resource, tls, true);
         let entry = TlsEntry {
             hostname: listener.hostname.as_deref().map(Into::into),
-            termination: Some(termination),
+            is_refused: termination.is_none(),
+            termination,
             target: None,
         };
+        if entry.is_refused {
+            self.left_out.insert((resource.id.clone(), listener.name.clone()));
+        }
         self.add_name(resource, listener, address, entry, names);
     }
 
@@ -45,7 +49,9 @@ impl Compiler<'_> {
         let entries = names.entry(address).or_default();
         if entries.iter().any(|e| e.hostname == entry.hostname) {
             let name = entry.hostname.as_deref().unwrap_or("every name");
-            let text = format!("{address} serves {name} already: this one is left out");
+            let text =
+                format!("{address} serves {name} already: this one is left out, and its routes with it");
+            self.left_out.insert((resource.id.clone(), listener.name.clone()));
             return self.report(resource, Severity::Warning, listener.at, "spec.listeners", text);
         }
         entries.push(entry);
@@ -158,14 +164,7 @@ impl Compiler<'_> {
             for listener in gateway.listeners.iter().filter(fits) {
                 let Some(tls) = &listener.tls else { continue };
                 found = true;
-                let termination = if tls.is_passthrough {
-                    None
-                } else {
-                    match self.termination(owner, tls, false) {
-                        Some(termination) => Some(termination),
-                        None => continue,
-                    }
-                };
+                let termination = if tls.is_passthrough { None } else { self.termination(owner, tls, false) };
                 let what = ("connections are closed", "connections is closed");
                 let backends = self.backend_refs(resource, &route.backends, (route.at, &route.path), what);
                 let route_name: Arc<str> = format!("{}/{}", resource.id.namespace, resource.id.name).into();
@@ -176,6 +175,7 @@ impl Compiler<'_> {
                             hostname: hostname.as_deref().map(Into::into),
                             termination: termination.clone(),
                             target: Some(Arc::clone(&target)),
+                            is_refused: termination.is_none() && !tls.is_passthrough,
                         };
                         self.add_name(resource, listener, address, entry, names);
                     }
@@ -208,8 +208,12 @@ mod tests {
 
     #[test]
     fn the_most_specific_name_is_found() {
-        let entry =
-            |name: Option<&str>| TlsEntry { hostname: name.map(Into::into), termination: None, target: None };
+        let entry = |name: Option<&str>| TlsEntry {
+            hostname: name.map(Into::into),
+            termination: None,
+            target: None,
+            is_refused: false,
+        };
         let names = [None, Some("*.com"), Some("*.example.com"), Some("a.example.com")];
         let listener = TlsListener { entries: names.map(entry).to_vec() };
         for (name, wanted) in [

@@ -13,9 +13,7 @@ use wasmgate_plugin::calls::{HeaderPairs, HttpCall, HttpCallResponse};
 use wasmgate_stream::RequestHead;
 
 use super::{NoTarget, Target};
-use crate::upstream::{
-    ActiveUpstream, Http2Settings, Http2Stream, Received, UpstreamConnection, UpstreamError,
-};
+use crate::upstream::{ActiveUpstream, Http2Settings, Http2Stream, Received, UpstreamConnection};
 use crate::worker::WorkerContext;
 
 /// What a plug-in gets for an answer, or why there is none.
@@ -125,7 +123,7 @@ async fn http2(target: &Target, request: &Request<'_>) -> Result<HttpCallRespons
             stream.queue_trailers(trailers);
         }
         match receive(target, &mut ActiveUpstream::Http2(Box::new(stream)), request.method).await {
-            Err(Failed { unseen: true, .. }) if request.method.is_idempotent() && attempt == 0 => {}
+            Err(Failed { unseen: true, .. }) if attempt == 0 => {}
             other => return other.map_err(|f| f.error),
         }
     }
@@ -185,9 +183,7 @@ async fn receive(
     let (status, fields) = match poll_fn(|cx| upstream.poll_head(cx, method, head_max)).await {
         Ok(answer) => answer,
         Err(error) => {
-            let is_broken_off =
-                matches!(error, UpstreamError::Closed | UpstreamError::Io(_) | UpstreamError::Http2(_));
-            let unseen = upstream.may_be_unseen() && is_broken_off;
+            let unseen = upstream.is_unseen(&error);
             target.count(|c| c.resets.increment());
             return Err(Failed { error: RESET, unseen });
         }

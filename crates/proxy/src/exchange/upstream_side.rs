@@ -323,11 +323,10 @@ impl Exchange {
             return;
         };
         // The endpoint closed an idle connection while our request was on its way: it has not seen the request.
-        let is_broken_off =
-            matches!(error, UpstreamError::Closed | UpstreamError::Io(_) | UpstreamError::Http2(_));
-        let unseen = connection.may_be_unseen() && is_broken_off;
+        let unseen = connection.is_unseen(error);
         let method = self.stream.data().request.method.as_ref();
-        let may_repeat = method.is_some_and(Method::is_idempotent) && !self.body_started;
+        let may_repeat =
+            (connection.is_sure() || method.is_some_and(Method::is_idempotent)) && !self.body_started;
         if unseen && may_repeat && self.attempts < ATTEMPTS_MAX {
             self.counters(|c| c.retries.increment());
             return self.connect(connection.address(), false);

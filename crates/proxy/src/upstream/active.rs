@@ -102,11 +102,19 @@ impl ActiveUpstream {
         }
     }
 
-    /// Whether the endpoint may have closed a connection that was idle before it saw the request.
-    pub(crate) fn may_be_unseen(&self) -> bool {
+    /// Whether the endpoint has not seen the request: it closed a connection that was idle, or says so.
+    pub(crate) fn is_unseen(&self, error: &UpstreamError) -> bool {
         match self {
-            Self::Http1(connection) => connection.reused && !connection.answered,
-            Self::Http2(stream) => stream.is_reused() && !stream.is_head_done(),
+            Self::Http1(connection) => {
+                let is_broken_off = matches!(error, UpstreamError::Closed | UpstreamError::Io(_));
+                connection.reused && !connection.answered && is_broken_off
+            }
+            Self::Http2(stream) => !stream.has_head() && error.is_refused_unseen(),
         }
+    }
+
+    /// Whether [`ActiveUpstream::is_unseen`] is certain, so that any request may be sent again.
+    pub(crate) fn is_sure(&self) -> bool {
+        matches!(self, Self::Http2(_))
     }
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::UPGRADE;
 use http::{HeaderMap, Method};
 use tokio::net::TcpStream;
 use wasmgate_stream::RequestHead;
@@ -36,6 +37,18 @@ pub(crate) enum UpstreamError {
     Http2(hyper::Error),
     #[error("the request body is longer or shorter than its content-length")]
     RequestLength,
+}
+
+impl UpstreamError {
+    /// Whether an endpoint that speaks HTTP/2 has said, or cannot but be, that it has not begun with the request.
+    pub(crate) fn is_refused_unseen(&self) -> bool {
+        let Self::Http2(error) = self else { return false };
+        let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
+        let is_refused = source.is_some_and(|e| {
+            e.reason() == Some(h2::Reason::REFUSED_STREAM) || (e.is_go_away() && e.is_remote())
+        });
+        error.is_canceled() || is_refused
+    }
 }
 
 /// A piece of a response.
@@ -129,6 +142,9 @@ impl UpstreamConnection {
         attempt: Option<u32>,
         switches: bool,
     ) -> Result<(), EncodeError> {
+        // A filter that takes the wish away leaves a request without a body.
+        let (asked, switches) = (switches, switches && request.headers.contains_key(UPGRADE));
+        let end = end || (asked && !switches);
         let mut out = BytesMut::with_capacity(1024);
         self.request = encode::head(&mut out, request, end, attempt, switches)?;
         self.output.clear();

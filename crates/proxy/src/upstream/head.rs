@@ -148,6 +148,7 @@ impl Collected {
 
     fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), HeadError> {
         match name {
+            CONTENT_LENGTH if self.may_switch => {}
             CONTENT_LENGTH => {
                 let length = parse_length(value.as_bytes()).ok_or(HeadError::Framing)?;
                 if self.length.is_some_and(|other| other != length) {

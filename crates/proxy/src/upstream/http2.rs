@@ -1,12 +1,14 @@
 //! Streams to endpoints that speak HTTP/2: many on one connection, with hyper's client.
 
+mod body;
+
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,17 +16,24 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Request, Response, Uri, Version};
-use http_body::{Body, Frame};
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use wasmgate_stream::RequestHead;
 
+use self::body::{Queue, RequestBody};
 use super::connection::{Received, UpstreamError};
 use super::encode::EncodeError;
 use crate::connection::LocalExecutor;
 use crate::settings::Settings;
+
+/// What an endpoint may send of one response before it is read. All streams of a connection may have as much: one whose
+/// client does not read keeps no other waiting.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// HTTP/2 allows no more (RFC 9113 §6.9.1).
+const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 
 const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
@@ -87,15 +96,13 @@ impl std::fmt::Debug for Connection {
 pub(crate) struct Place {
     connection: Connection,
     address: SocketAddr,
-    /// The connection stood before.
-    is_reused: bool,
 }
 
 impl Place {
-    fn on(connection: &Connection, address: SocketAddr, is_reused: bool) -> Self {
+    fn on(connection: &Connection, address: SocketAddr) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         connection.idle_since.set(None);
-        Self { connection: connection.clone(), address, is_reused }
+        Self { connection: connection.clone(), address }
     }
 }
 
@@ -119,16 +126,20 @@ impl Http2Pool {
         settings: Http2Settings,
     ) -> impl Future<Output = io::Result<(Place, bool)>> + use<> {
         let endpoint = Rc::clone(self.0.borrow_mut().entry(address).or_default());
-        async move {
+        let connect = async move {
             let _making = endpoint.making.lock().await;
             if let Some(place) = endpoint.take(address, settings.streams_max) {
                 return Ok((place, false));
             }
-            let made = tokio::time::timeout(settings.connect_time_max, open(address, settings)).await;
-            let connection = made.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            let place = Place::on(&connection, address, false);
+            let connection = open(address, settings).await?;
+            let place = Place::on(&connection, address);
             endpoint.connections.borrow_mut().push(connection);
             Ok((place, true))
+        };
+        // Waiting for others that connect is a part of it.
+        async move {
+            let made = tokio::time::timeout(settings.connect_time_max, connect).await;
+            made.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
         }
     }
 
@@ -159,7 +170,7 @@ impl Endpoint {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|c| !c.sender.is_closed());
         let free = connections.iter().find(|c| c.streams.get() < streams_max)?;
-        Some(Place::on(free, address, true))
+        Some(Place::on(free, address))
     }
 }
 
@@ -172,6 +183,10 @@ async fn open(address: SocketAddr, settings: Http2Settings) -> io::Result<Connec
         .timer(TokioTimer::new())
         .keep_alive_interval(settings.ping_interval)
         .keep_alive_timeout(settings.ping_interval)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(
+            STREAM_WINDOW_BYTES.saturating_mul(settings.streams_max).min(WINDOW_BYTES_MAX),
+        )
         .max_header_list_size(u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX));
     let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::task::spawn_local(async move {
@@ -180,51 +195,6 @@ async fn open(address: SocketAddr, settings: Http2Settings) -> io::Result<Connec
         }
     });
     Ok(Connection { sender, local, streams: Rc::default(), idle_since: Rc::default() })
-}
-
-/// A request body on its way to hyper: what the chain has let through, until it is taken.
-#[derive(Debug, Default)]
-struct Queue {
-    frames: VecDeque<Frame<Bytes>>,
-    is_over: bool,
-    /// hyper, which waits for more.
-    taker: Option<Waker>,
-    /// The exchange, which waits until there is room.
-    giver: Option<Waker>,
-}
-
-/// hyper's end of a [`Queue`].
-#[derive(Debug)]
-struct RequestBody(Rc<RefCell<Queue>>);
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let mut queue = self.0.borrow_mut();
-        match queue.frames.pop_front() {
-            Some(frame) => {
-                if let Some(giver) = queue.giver.take() {
-                    giver.wake();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            None if queue.is_over => Poll::Ready(None),
-            None => {
-                queue.taker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let queue = self.0.borrow();
-        queue.is_over && queue.frames.is_empty()
-    }
 }
 
 type Answer = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>>>>;
@@ -241,6 +211,20 @@ pub(crate) struct Http2Stream {
 impl std::fmt::Debug for Http2Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Http2Stream").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Http2Stream {
+    fn drop(&mut self) {
+        let mut queue = self.queue.borrow_mut();
+        // A request that is complete is no reason for a reset: its response may be.
+        if queue.is_over && queue.frames.is_empty() {
+            return;
+        }
+        queue.is_given_up = true;
+        if let Some(taker) = queue.taker.take() {
+            taker.wake();
+        }
     }
 }
 
@@ -265,11 +249,6 @@ impl Http2Stream {
 
     pub(crate) fn local(&self) -> Option<SocketAddr> {
         self.place.connection.local
-    }
-
-    /// The connection stood before, and may have been closed while the request was on its way.
-    pub(crate) fn is_reused(&self) -> bool {
-        self.place.is_reused
     }
 
     /// Queues a piece of the request body.
@@ -322,6 +301,11 @@ impl Http2Stream {
 
     pub(crate) fn is_head_done(&self) -> bool {
         self.answer.is_none()
+    }
+
+    /// Whether the response has begun.
+    pub(crate) fn has_head(&self) -> bool {
+        self.body.is_some()
     }
 
     pub(crate) fn is_response_done(&self) -> bool {

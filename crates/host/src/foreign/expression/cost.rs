@@ -169,7 +169,12 @@ fn estimate<'e>(expression: &'e IdedExpr, scope: &mut Vec<(&'e str, Bound)>) -> 
 fn entry<'e>(entry: &'e IdedEntryExpr, scope: &mut Vec<(&'e str, Bound)>) -> Bound {
     match &entry.expr {
         EntryExpr::StructField(field) => estimate(&field.value, scope),
-        EntryExpr::MapEntry(entry) => estimate(&entry.key, scope).and(estimate(&entry.value, scope)),
+        EntryExpr::MapEntry(entry) => {
+            let (key, value) = (estimate(&entry.key, scope), estimate(&entry.value, scope));
+            // It is copied and hashed.
+            let copied = key.bytes.saturating_mul(BYTE_MADE.saturating_add(BYTE_READ));
+            key.and(value).costing(copied)
+        }
     }
 }
 
@@ -201,8 +206,7 @@ fn estimate_call<'e>(call: &'e CallExpr, scope: &mut Vec<(&'e str, Bound)>) -> B
         | operators::MULTIPLY
         | operators::DIVIDE
         | operators::MODULO
-        | operators::SUBSTRACT
-        | "size" => number,
+        | operators::SUBSTRACT => number,
         operators::CONDITIONAL => {
             let branches = operands.iter().skip(1).copied();
             let either = branches.fold(Bound::default(), |a, b| Bound {
@@ -214,7 +218,9 @@ fn estimate_call<'e>(call: &'e CallExpr, scope: &mut Vec<(&'e str, Bound)>) -> B
         }
         operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT => {
             let operand = operands.first().copied().unwrap_or_default();
-            Bound { cost: all.cost, ..operand.inner() }
+            // A key is made of the index.
+            let key = operands.get(1).map_or(0, |o| o.bytes);
+            Bound { cost: all.cost, ..operand.inner() }.costing(key.saturating_mul(BYTE_MADE + BYTE_READ))
         }
         operators::ADD => {
             let sum = Bound { leaf: if all.depth == 0 { all.bytes } else { all.leaf }, ..all };
@@ -228,6 +234,7 @@ fn estimate_call<'e>(call: &'e CallExpr, scope: &mut Vec<(&'e str, Bound)>) -> B
         | operators::GREATER
         | operators::LESS
         | operators::IN
+        | "size"
         | "contains"
         | "startsWith"
         | "endsWith" => number.costing(read),
@@ -309,7 +316,9 @@ mod tests {
         }
         let many = format!("[{}].map(x,[{}].map(y,p+p))", zeros(800), zeros(800));
         let slow = format!("[{}].all(x,!p.matches('(a|b)*c[a-z]{{50}}'))", zeros(300));
-        for source in [many.as_str(), &slow] {
+        let keys = format!("[{}].all(x, size([{}])==1)", zeros(100), vec!["{p:1}"; 500].join(","));
+        let sizes = format!("[{}].all(x, [{}].all(y, size(p) > 1))", zeros(100), zeros(100));
+        for source in [many.as_str(), &slow, &keys, &sizes] {
             assert!(cost(source, &[("p", text(64 << 10))]) > limit, "{source}");
         }
     }
