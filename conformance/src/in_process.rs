@@ -342,7 +342,7 @@ impl Exchange<'_> {
                     (false, false) => {
                         headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
                     }
-                    (true, false) if is_replied => {
+                    (true, false) if is_replied && !matches!(status.as_u16(), 204 | 304) => {
                         headers.insert("content-length", HeaderValue::from_static("0"));
                     }
                     _ => {}
