@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use wasmgate_stream::LocalReply;
 use crate::access_log::Entry;
 use crate::body::ProxyBody;
 use crate::exchange::Exchange;
-use crate::io::{AnswerAsHttp11, DownstreamIo, detect};
+use crate::io::{ConnectionNotes, DownstreamIo, detect};
 use crate::reason::{self, Reason};
 use crate::request;
 use crate::stats::WorkerStats;
@@ -46,7 +46,7 @@ pub(crate) struct Downstream {
     pub(crate) tls: Option<Tls>,
     /// The client's address as `x-forwarded-for` wants it.
     peer: HeaderValue,
-    answer_as_http11: AnswerAsHttp11,
+    notes: Arc<ConnectionNotes>,
     /// The last exchange of the connection, once it has switched to another protocol.
     tunnel: RefCell<Option<(Box<Exchange>, OnUpgrade)>>,
     /// The last generation that had the connection's listener.
@@ -54,6 +54,11 @@ pub(crate) struct Downstream {
 }
 
 impl Downstream {
+    /// Whether the client has read nothing for so long that the connection was given up.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.notes.is_stalled.load(Ordering::Relaxed)
+    }
+
     /// The generation for a new stream, and the connection's listener in it. A connection whose listener is gone finishes
     /// what it is at with the last generation that had it.
     pub(crate) fn generation(&self) -> (Rc<WorkerGeneration>, Option<usize>) {
@@ -177,28 +182,14 @@ async fn serve_http(
         _ = drain.wait_for(|d| *d) => Ok(Err(std::io::ErrorKind::Interrupted.into())),
     };
     if let Ok(Ok((is_h2, prefix))) = detected {
-        let answer_as_http11 = Arc::new(AtomicBool::new(false));
-        let io = DownstreamIo::new(
-            stream,
-            prefix,
-            Arc::clone(&answer_as_http11),
-            worker.settings.delayed_close_max,
-        );
+        let notes = Arc::<ConnectionNotes>::default();
+        let io = DownstreamIo::new(stream, prefix, Arc::clone(&notes), &worker.settings);
         let peer = HeaderValue::from_str(&remote.ip().to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         let id = worker.next_connection_id();
         let last = RefCell::new(worker.generation());
-        let downstream = Downstream {
-            worker,
-            id,
-            remote,
-            local,
-            tls,
-            peer,
-            answer_as_http11,
-            tunnel: RefCell::default(),
-            last,
-        };
+        let downstream =
+            Downstream { worker, id, remote, local, tls, peer, notes, tunnel: RefCell::default(), last };
         let downstream = Rc::new(downstream);
         if is_h2 {
             serve_h2(downstream, io, drain).await;
@@ -327,7 +318,7 @@ fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Respons
     let worker = &downstream.worker;
     let (started, start) = (Instant::now(), std::time::SystemTime::now());
     let LocalReply { status, flags, details, body, .. } = reason.reply();
-    downstream.answer_as_http11.store(protocol == Version::HTTP_10, Ordering::Relaxed);
+    downstream.notes.answer_as_http11.store(protocol == Version::HTTP_10, Ordering::Relaxed);
     let sent = body.len() as u64;
     let mut response =
         Response::new(if body.is_empty() { ProxyBody::Empty } else { ProxyBody::Full(Some(body)) });

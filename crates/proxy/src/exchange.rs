@@ -401,6 +401,17 @@ impl Exchange {
         io::Error::new(io::ErrorKind::ConnectionReset, details)
     }
 
+    /// There is nobody to answer any more: the client has left, or was given up.
+    fn note_client_gone(&mut self) {
+        self.unpark();
+        let is_stalled = self.downstream.is_stalled();
+        let info = &mut self.stream.data_mut().info;
+        (info.response_flags, info.response_code_details) = match is_stalled {
+            true => ("SI", "stream_idle_timeout".into()),
+            false => ("DC", "downstream_remote_disconnect".into()),
+        };
+    }
+
     /// The end, once: filters, counters, access log.
     fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
@@ -440,10 +451,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.finished {
-            self.unpark();
-            let info = &mut self.stream.data_mut().info;
-            info.response_flags = "DC";
-            info.response_code_details = "downstream_remote_disconnect".into();
+            self.note_client_gone();
             self.downstream.worker.stats.resets.increment();
             self.finish();
         }

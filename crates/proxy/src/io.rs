@@ -12,6 +12,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::settings::Settings;
 use crate::transport::Transport;
 
 /// What every HTTP/2 connection begins with.
@@ -34,29 +35,67 @@ pub(crate) async fn detect(stream: &mut Transport) -> io::Result<(bool, Bytes)> 
     }
 }
 
-/// Answers in HTTP/1.1 whatever the client spoke: RFC 9110 §2.5 wants the server's own version, hyper uses the client's.
-/// hyper wants a connection that it may give away to be `Send`.
-pub(crate) type AnswerAsHttp11 = Arc<AtomicBool>;
+/// What a connection and its streams tell each other. hyper wants a connection that it may give away to be `Send`.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionNotes {
+    /// Answer in HTTP/1.1 whatever the client spoke: RFC 9110 §2.5 wants the server's own version, hyper uses the
+    /// client's.
+    pub(crate) answer_as_http11: AtomicBool,
+    /// The client has read nothing for so long that the connection was given up.
+    pub(crate) is_stalled: AtomicBool,
+}
 
 /// The connection.
 #[derive(Debug)]
 pub(crate) struct DownstreamIo {
     stream: Transport,
     prefix: Bytes,
-    answer_as_http11: AnswerAsHttp11,
+    notes: Arc<ConnectionNotes>,
     delayed_close_max: Duration,
     /// Runs once our side has said that nothing follows.
     closing: Option<Pin<Box<Sleep>>>,
+    stall_max: Duration,
+    /// Runs while the client takes no byte of what it is to get.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 impl DownstreamIo {
     pub(crate) fn new(
         stream: Transport,
         prefix: Bytes,
-        answer_as_http11: AnswerAsHttp11,
-        delayed_close_max: Duration,
+        notes: Arc<ConnectionNotes>,
+        settings: &Settings,
     ) -> Self {
-        Self { stream, prefix, answer_as_http11, delayed_close_max, closing: None }
+        Self {
+            stream,
+            prefix,
+            notes,
+            delayed_close_max: settings.delayed_close_max,
+            closing: None,
+            stall_max: settings.stream_idle_max,
+            stall: None,
+        }
+    }
+
+    /// The same, or an error once the client has taken nothing for too long: neither hyper nor a stream looks at a
+    /// response that waits for it.
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        if self.stall_max.is_zero() {
+            return Poll::Pending;
+        }
+        let limit = self.stall_max;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(stall.as_mut().poll(cx));
+        self.notes.is_stalled.store(true, Ordering::Relaxed);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has read nothing for too long")))
     }
 
     /// Throws away what still comes, until the client closes: a connection that is closed with bytes unread is reset,
@@ -97,21 +136,26 @@ impl Read for DownstreamIo {
 
 impl Write for DownstreamIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.answer_as_http11.load(Ordering::Relaxed)
+        if self.notes.answer_as_http11.load(Ordering::Relaxed)
             && let Some(rest) = buf.strip_prefix(b"HTTP/1.0")
         {
             let patched = [b"HTTP/1.1", rest].concat();
             let written = Pin::new(&mut self.stream).poll_write(cx, &patched);
             if matches!(written, Poll::Ready(Ok(_))) {
-                self.answer_as_http11.store(false, Ordering::Relaxed);
+                self.notes.answer_as_http11.store(false, Ordering::Relaxed);
             }
-            return written;
+            return self.unless_stalled(cx, written);
         }
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.unless_stalled(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.stream.holds_back() { Pin::new(&mut self.stream).poll_flush(cx) } else { Poll::Ready(Ok(())) }
+        if !self.stream.holds_back() {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.unless_stalled(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -136,10 +180,11 @@ impl Write for DownstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.answer_as_http11.load(Ordering::Relaxed) {
+        if self.notes.answer_as_http11.load(Ordering::Relaxed) {
             let first = bufs.iter().find(|b| !b.is_empty()).map_or(&[][..], |b| b);
             return self.poll_write(cx, first);
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.unless_stalled(cx, written)
     }
 }

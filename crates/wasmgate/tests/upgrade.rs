@@ -51,6 +51,11 @@ fn serve(mut stream: TcpStream) {
         match stream.read(&mut bytes) {
             Ok(0) | Err(_) => return,
             Ok(read) if &bytes[..read] == b"bye" => return,
+            // More than any buffer holds, whether somebody reads or not.
+            Ok(read) if &bytes[..read] == b"flood" => {
+                let _ = stream.write_all(&vec![b'x'; 24 << 20]);
+                return;
+            }
             Ok(read) => {
                 if stream.write_all(&bytes[..read]).is_err() {
                     return;
@@ -204,6 +209,17 @@ fn a_switched_connection_outlives_a_reload_and_a_shutdown_waits_for_it() {
     let status = gateway.terminate().unwrap();
     speaking.join().unwrap();
     assert!(status.success());
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_given_up() {
+    let gateway = gateway().argument("--stream-idle-timeout").argument("1").run().unwrap();
+    let (mut client, _) = switched(gateway.address(), "");
+    client.write_all(b"flood").unwrap();
+    let line = log_line(&gateway);
+    assert!(line.contains("\"path\":\"/chat\"") && line.contains("\"response_flags\":\"SI\""), "{line}");
+    let stats = gateway.admin_get("/stats").unwrap().text();
+    assert!(stats.contains("http.downstream_rq_active: 0"), "{stats}");
 }
 
 #[test]

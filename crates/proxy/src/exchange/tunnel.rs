@@ -44,8 +44,7 @@ impl Exchange {
             Client { io, read_over: false, unsent: Bytes::new(), write_over: false, is_gone: false };
         poll_fn(|cx| self.poll_tunnel(cx, &mut client)).await;
         if client.is_gone {
-            self.unpark();
-            self.stream.data_mut().info.response_flags = "DC";
+            self.note_client_gone();
         }
         self.finish();
         let limit = self.downstream.worker.settings.delayed_close_max;
