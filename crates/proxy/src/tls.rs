@@ -9,15 +9,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
-use wasmgate_config::{Certificate, CertificateFacts, TlsEntry, TlsListener, TlsTermination};
+use wasmgate_config::{
+    Certificate, CertificateFacts, ClientAuthorities, TlsEntry, TlsListener, TlsTermination,
+};
 use wasmgate_stream::{PeerCertificate, TlsInfo};
 
 pub(crate) use self::established::Tls;
@@ -143,7 +145,7 @@ impl ListenerTls {
     /// Speaks with a client until its name is known and TLS, if it ends here, is established.
     ///
     /// # Errors
-    /// Whatever keeps the connection from being served; the client has been told.
+    /// Whatever keeps the connection from being served; the client has been told, or sees it close.
     pub(crate) async fn accept(&self, stream: TcpStream, time_max: Duration) -> io::Result<Accepted> {
         match tokio::time::timeout(time_max, self.handshake(stream)).await {
             Ok(accepted) => accepted,
@@ -175,6 +177,11 @@ impl ListenerTls {
         start.io.stop_recording();
         let stream = start.into_stream(Arc::clone(config)).await?;
         let connection = stream.get_ref().1;
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed)
+            && let Some(authorities) = entry.termination.as_ref().and_then(|t| t.authorities.as_ref())
+        {
+            verify_again(authorities, connection.peer_certificates()).map_err(io::Error::other)?;
+        }
         let alpn = match connection.alpn_protocol() {
             Some(b"h2") => Some(Alpn::Http2),
             Some(b"http/1.1") => Some(Alpn::Http1),
@@ -200,6 +207,17 @@ impl ListenerTls {
 }
 
 /// What others may know of a client's certificate, which has been checked.
+/// rustls checks no certificate in a session that is resumed, however long ago it was checked.
+fn verify_again(
+    authorities: &ClientAuthorities,
+    chain: Option<&[CertificateDer<'static>]>,
+) -> Result<(), rustls::Error> {
+    let Some((own, intermediates)) = chain.and_then(<[_]>::split_first) else {
+        return Err(rustls::Error::NoCertificatesPresented);
+    };
+    authorities.verifier().verify_client_cert(own, intermediates, UnixTime::now()).map(drop)
+}
+
 fn of_client(certificate: &CertificateDer<'_>) -> Option<PeerCertificate> {
     let facts = CertificateFacts::of(certificate).ok()?;
     Some(peer(&facts, certificate))

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -73,10 +74,27 @@ impl Authority {
     /// # Errors
     /// rcgen's.
     pub fn issue_until(&self, names: &[&str], year: i32) -> Result<Identity, Error> {
+        self.issue_as(names, |params| params.not_after = rcgen::date_time_ymd(year, 1, 1))
+    }
+
+    /// The same, valid for a while from now.
+    ///
+    /// # Errors
+    /// rcgen's, the system clock's.
+    pub fn issue_for(&self, names: &[&str], validity: Duration) -> Result<Identity, Error> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        self.issue_as(names, |params| params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + validity)
+    }
+
+    fn issue_as(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<Identity, Error> {
         let mut params = CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::OrganizationName, "tests");
         params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("nobody"));
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        change(&mut params);
         let serial = u64::from(fastrand::u32(1..));
         params.serial_number = Some(SerialNumber::from(serial));
         let key = KeyPair::generate()?;

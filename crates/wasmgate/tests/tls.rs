@@ -8,7 +8,7 @@
 )]
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmgate_testkit::gateway::{GatewayBuilder, PATIENCE, RunningGateway};
 use wasmgate_testkit::peers::ports::PortLease;
@@ -158,6 +158,29 @@ fn clients_show_certificates() {
     assert_eq!(scene.upstream.requests().len(), 1);
     let stats = scene.gateway.admin_get("/stats").unwrap().text();
     assert!(stats.contains("listener.ssl.connection_error: "), "{stats}");
+}
+
+#[test]
+fn a_session_lives_no_longer_than_its_clients_certificate() {
+    let authority = Authority::new().unwrap();
+    let identity = authority.issue(&["test.example"]).unwrap();
+    let (pem, mutual) = (authority.pem(), "tls: {options: {gateway.istio.io/tls-terminate-mode: MUTUAL}, ");
+    let scene = Scene::new(
+        &[&ONE.replace("tls: {", mutual)],
+        &[("cert.yaml", identity.secret("cert", &[("ca.crt", &pem)]))],
+    );
+    // X.509 counts whole seconds.
+    let validity = Duration::from_secs(5);
+    let brief = authority.issue_for(&["client.example"], validity).unwrap();
+    let over = Instant::now() + validity;
+    let client = TlsClient::new(&authority, Some(&brief), &[]).unwrap();
+    assert!(!client.get(scene.address, "test.example", "").unwrap().resumed);
+    assert!(client.get(scene.address, "test.example", "").unwrap().resumed);
+    let served = scene.upstream.requests().len();
+    std::thread::sleep(over.saturating_duration_since(Instant::now()) + Duration::from_secs(1));
+    let refused = client.get(scene.address, "test.example", "").map(|answer| answer.text);
+    assert!(refused.is_err() || refused.as_deref().unwrap() == "", "{refused:?}");
+    assert_eq!(scene.upstream.requests().len(), served);
 }
 
 #[test]
