@@ -19,6 +19,7 @@ pub struct QueueToken(pub(crate) u32);
 
 /// An HTTP request that a plug-in sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HttpCall {
     /// Names the answer.
     pub token: CallToken,
@@ -47,6 +48,7 @@ pub struct HttpCallResponse {
 
 /// A gRPC method of a service that a cluster provides.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GrpcTarget {
     /// The cluster's name.
     pub cluster: String,
@@ -62,6 +64,7 @@ pub struct GrpcTarget {
 
 /// A unary gRPC call.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GrpcCall {
     /// Names the answer.
     pub token: CallToken,

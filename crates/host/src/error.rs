@@ -7,6 +7,7 @@ use crate::stream::ContextId;
 
 /// Why a module was refused. The module cannot be used; the engine and other modules are fine.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LoadError {
     /// The engine could not be made.
     #[error("the WebAssembly engine cannot start: {0}")]
@@ -77,6 +78,7 @@ pub enum LoadError {
 
 /// Why a VM did not become ready. The module may work with another configuration.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// The module's initial memory is over the limit.
     #[error("the module starts with {initial_bytes} bytes of memory, more than the limit of {limit_bytes}")]
@@ -119,6 +121,7 @@ fn logged(last: &Option<String>) -> String {
 
 /// What ended a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FailureReason {
     /// The guest executed a trap; the text is the engine's.
     Trap(String),
@@ -162,6 +165,7 @@ impl fmt::Display for FailureReason {
 
 /// A guest function that failed. The VM is never called again; other VMs are not affected.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub struct Failure {
     /// The export that was called.
     pub function: &'static str,

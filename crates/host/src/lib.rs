@@ -20,6 +20,9 @@
 //!
 //! What the crate promises: nothing that a guest does can crash, block or grow the embedder beyond
 //! [`Limits`], as long as the [`Engine`]'s clock runs, which [`Engine::new`] sees to; a guest that traps is reported with its own frames and never called again.
+//!
+//! Errors, failures and requests of the host may get further variants and fields in any version. [`Effect`] and
+//! [`StreamAction`] do so only in one that breaks others: an embedder has to do what each of them says.
 #![warn(missing_docs)]
 
 mod abi;

@@ -17,6 +17,7 @@ impl Default for PairLimits {
 
 /// Why an encoded list was refused. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PairError {
     /// Larger than [`PairLimits::bytes_max`].
     #[error("pair list is larger than {0} bytes")]

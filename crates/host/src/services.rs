@@ -11,6 +11,7 @@ use crate::stream::UpstreamHost;
 
 /// Who logs: decides the prefix (spec: proxy-wasm-host §15.1).
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct LogSource<'a> {
     /// The plug-in.
     pub plugin: &'a PluginContext,

@@ -52,6 +52,7 @@ const CONTEXT_ID_MAX: u32 = u32::MAX - 1024;
 
 /// What a callback returned and asked for.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Outcome<A> {
     /// The returned action. A local reply overrides it with the one that stops the direction.
     pub action: A,

@@ -37,6 +37,6 @@ pub(crate) fn response_code_details(reason: &FailureReason) -> &'static str {
         FailureReason::CpuLimit(_) => "wasm_limit_exceeded{cpu}",
         FailureReason::MemoryLimit(_) => "wasm_limit_exceeded{memory}",
         FailureReason::StackLimit => "wasm_limit_exceeded{stack}",
-        FailureReason::Trap(_) | FailureReason::Exit(_) | FailureReason::Abort(_) => "wasm_fail_stream",
+        _ => "wasm_fail_stream",
     }
 }
