@@ -40,15 +40,11 @@ pub enum LoadError {
         /// `module.name (type)` of each.
         names: Vec<String>,
     },
-    /// A function of another type than the ABI gives it.
-    #[error("import type mismatch: {name}, the module wants {wanted}, the host has {found}")]
-    ImportType {
-        /// `module.name`.
-        name: String,
-        /// The module's type.
-        wanted: String,
-        /// The host's type.
-        found: String,
+    /// Functions of other types than the ABI gives them.
+    #[error("import type mismatch: {}", mismatches.join("; "))]
+    ImportTypes {
+        /// `module.name`, the module's type and the host's type of each.
+        mismatches: Vec<String>,
     },
     /// A callback of another type than the ABI gives it.
     #[error("bad function signature for {name}: the module exports {found}, the ABI wants {wanted}")]

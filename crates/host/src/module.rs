@@ -296,7 +296,8 @@ fn resolve<S: StreamContext>(
     let internal = |e: wasmtime::Error| LoadError::Engine(format!("{e:#}"));
     let mut linker: Linker<VmState<S>> = linker::base(engine.wasmtime()).map_err(internal)?;
     let mut store = scratch_store(engine);
-    let (mut memories, mut tables, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut memories, mut tables) = (Vec::new(), Vec::new());
+    let (mut missing, mut mismatches) = (Vec::new(), Vec::new());
     for import in module.imports() {
         let (from, field) = (import.module(), import.name());
         let name = format!("{from}.{field}");
@@ -327,7 +328,8 @@ fn resolve<S: StreamContext>(
                 let found = found.ty(&store);
                 if !FuncType::eq(&found, &wanted) {
                     let (wanted, found) = (describe(&wanted), describe(&found));
-                    return Err(LoadError::ImportType { name, wanted, found });
+                    mismatches.push(format!("{name}, the module wants {wanted}, the host has {found}"));
+                    continue;
                 }
                 linker::restrict(&mut linker, (from, field), &wanted, allowed).map_err(internal)?;
             }
@@ -337,6 +339,9 @@ fn resolve<S: StreamContext>(
         missing.sort();
         missing.dedup();
         return Err(LoadError::MissingImports { names: missing });
+    }
+    if !mismatches.is_empty() {
+        return Err(LoadError::ImportTypes { mismatches });
     }
     if memories.is_empty() && tables.is_empty() {
         let pre = linker.instantiate_pre(module).map_err(|e| LoadError::Invalid(format!("{e:#}")))?;

@@ -73,11 +73,13 @@ fn what_is_no_plug_in_says_what_it_is() {
     }
     let global = "(module (func (export \"proxy_abi_version_0_2_1\")) (memory (export \"memory\") 1) (global (export \"malloc\") i32 (i32.const 0)))";
     assert!(error(global).contains("neither proxy_on_memory_allocate nor malloc"));
-    let mismatch =
-        format!("(module (import \"env\" \"proxy_log\" (func (param i64) (result i32))) {PRELUDE})");
-    assert!(error(&mismatch).contains(
-        "import type mismatch: env.proxy_log, the module wants i64 -> i32, the host has i32 i32 i32 -> i32"
-    ));
+    let mismatch = format!(
+        "(module (import \"env\" \"proxy_log\" (func (param i64) (result i32))) (import \"env\" \"proxy_done\" (func)) {PRELUDE})"
+    );
+    assert_eq!(
+        error(&mismatch),
+        "import type mismatch: env.proxy_log, the module wants i64 -> i32, the host has i32 i32 i32 -> i32; env.proxy_done, the module wants void -> void, the host has void -> i32"
+    );
     let engine = Engine::new().unwrap();
     for (bytes, text) in [
         (&b""[..], "only 0 bytes"),

@@ -70,7 +70,7 @@ impl LoadError {
             Self::Fetch(e) => e.reason.as_str(),
             Self::Compile(CompileError::Invalid(_)) => "InvalidModule",
             Self::Compile(_) => "CompileFailed",
-            Self::Module(ModuleError::MissingImports { .. } | ModuleError::ImportType { .. }) => {
+            Self::Module(ModuleError::MissingImports { .. } | ModuleError::ImportTypes { .. }) => {
                 "UnsupportedImport"
             }
             Self::Module(ModuleError::NoAbiVersion { .. } | ModuleError::UnsupportedAbi { .. }) => {
