@@ -2,17 +2,17 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::mpsc;
+
+use crate::http2::Frames;
 
 /// A server on a thread of its own. Ends when it is dropped.
 #[derive(Debug)]
@@ -20,21 +20,6 @@ pub struct GrpcServer {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<HeaderMap>>>,
     _runtime: tokio::runtime::Runtime,
-}
-
-/// A response body: frames from a channel.
-struct Frames(mpsc::UnboundedReceiver<Frame<Bytes>>);
-
-impl Body for Frames {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
-    }
 }
 
 fn framed(message: &[u8]) -> Bytes {

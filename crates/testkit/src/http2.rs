@@ -20,7 +20,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body: frames from a channel, until the sender is gone.
 #[derive(Debug)]
-pub struct Frames(mpsc::UnboundedReceiver<Frame<Bytes>>);
+pub struct Frames(pub(crate) mpsc::UnboundedReceiver<Frame<Bytes>>);
 
 impl Body for Frames {
     type Data = Bytes;
