@@ -68,12 +68,14 @@ impl LocalReply {
         let status = self.grpc_status.filter(|s| *s <= 16).unwrap_or_else(|| grpc_status(self.status));
         headers.insert(GRPC_STATUS, HeaderValue::from(status));
         for (name, value) in self.headers.iter().filter(|(name, _)| !is_framing(name)) {
-            match name.as_slice() {
-                b"content-type" | b"content-length" => {}
-                // There is one of each.
-                b"grpc-status" | b"grpc-message" => drop(insert(&mut headers, name, value)),
-                _ => drop(append(&mut headers, name, value)),
+            // The answer's own, and of the others there is one of each.
+            if is_any(name, &["content-type", "content-length"]) {
+                continue;
             }
+            let _ = match is_any(name, &["grpc-status", "grpc-message"]) {
+                true => insert(&mut headers, name, value),
+                false => append(&mut headers, name, value),
+            };
         }
         if !self.body.is_empty() {
             let _ = insert(&mut headers, b"grpc-message", percent_encode(&self.body).as_bytes());
@@ -82,18 +84,15 @@ impl LocalReply {
     }
 }
 
+fn is_any(name: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|n| n.as_bytes().eq_ignore_ascii_case(name))
+}
+
 /// Of the connection to the client and not of the answer.
 fn is_framing(name: &[u8]) -> bool {
-    matches!(
-        name.to_ascii_lowercase().as_slice(),
-        b"transfer-encoding"
-            | b"connection"
-            | b"keep-alive"
-            | b"proxy-connection"
-            | b"upgrade"
-            | b"te"
-            | b"trailer"
-    )
+    const NAMES: [&str; 7] =
+        ["transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade", "te", "trailer"];
+    is_any(name, &NAMES)
 }
 
 fn is_grpc(request: &RequestHead) -> bool {
@@ -165,12 +164,13 @@ mod tests {
         assert_eq!(head.headers["grpc-status"], "7");
         assert_eq!(head.headers["grpc-message"], "n%C3%B6 100%25");
         assert!(body.is_empty());
-        for name in ["set-cookie", "set-cookie", "Upgrade"] {
+        for name in ["set-cookie", "set-cookie", "Upgrade", "Content-Type"] {
             reply.headers.push((name.as_bytes().to_vec(), b"x".to_vec()));
         }
         let (head, _) = reply.clone().into_response(&request(Some("application/grpc")));
         assert_eq!(head.headers.get_all("set-cookie").iter().count(), 2);
         assert!(!head.headers.contains_key("upgrade"));
+        assert_eq!(head.headers.get_all(CONTENT_TYPE).iter().count(), 1);
         reply.grpc_status = Some(16);
         assert_eq!(reply.into_response(&request(Some("application/grpc"))).0.headers["grpc-status"], "16");
         assert!(!is_grpc(&request(Some("application/grpc-web"))));
