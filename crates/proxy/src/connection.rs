@@ -126,7 +126,7 @@ pub(crate) async fn serve(
                 Ok(TlsAccepted { transport, info, entry, alpn }) => {
                     stats.tls_handshakes.increment();
                     let target = entry.target.clone();
-                    client.tls = Some(Tls { info, entry, alpn });
+                    client.tls = Some(Tls::new(info, entry, alpn));
                     (transport, target)
                 }
                 Err(e) => {
@@ -287,9 +287,8 @@ async fn handle(
     mut request: Request<Incoming>,
 ) -> std::io::Result<Response<ProxyBody>> {
     let protocol = request.version();
-    let tls = downstream.tls.as_ref().map(|tls| &*tls.info);
     let upgrade = request::wants_switch(&request).then(|| hyper::upgrade::on(&mut request));
-    match request::accept(request, &downstream.peer, tls, upgrade.is_some()) {
+    match request::accept(request, &downstream.peer, downstream.tls.as_ref(), upgrade.is_some()) {
         Ok(accepted) => {
             let (generation, listener) = downstream.generation();
             let names = listener.and_then(|l| generation.tls(l)).map(|tls| tls.names());

@@ -7,9 +7,10 @@ use http::{Method, Uri, Version};
 use http_body::Body as _;
 use hyper::Request;
 use hyper::body::Incoming;
-use wasmgate_stream::{PeerCertificate, RequestHead, TlsInfo};
+use wasmgate_stream::RequestHead;
 
 use crate::reason::Reason;
+use crate::tls::Tls;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -51,7 +52,7 @@ pub(crate) fn wants_switch(request: &Request<Incoming>) -> bool {
 pub(crate) fn accept(
     request: Request<Incoming>,
     peer: &HeaderValue,
-    tls: Option<&TlsInfo>,
+    tls: Option<&Tls>,
     switches: bool,
 ) -> Result<Accepted, Reason> {
     let (parts, body) = request.into_parts();
@@ -134,7 +135,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// What Envoy adds at the edge, in its order.
-fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue, tls: Option<&TlsInfo>) {
+fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue, tls: Option<&Tls>) {
     let forwarded_for = match headers.get(X_FORWARDED_FOR) {
         Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), b",", peer.as_bytes()].concat())
             .unwrap_or_else(|_| peer.clone()),
@@ -150,25 +151,9 @@ fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue, tls: Option<&TlsI
     headers.remove(X_ENVOY_INTERNAL);
     // Who claims to have a certificate has one only if it was shown here.
     headers.remove(X_FORWARDED_CLIENT_CERT);
-    if let Some(peer) = tls.and_then(|tls| tls.peer.as_ref())
-        && let Ok(value) = HeaderValue::try_from(client_certificate(peer))
-    {
-        let _ = headers.try_insert(X_FORWARDED_CLIENT_CERT, value);
+    if let Some(value) = tls.and_then(|tls| tls.client_certificate.as_ref()) {
+        let _ = headers.try_insert(X_FORWARDED_CLIENT_CERT, value.clone());
     }
-}
-
-/// Envoy's `x-forwarded-client-cert`, as an Istio gateway sets it.
-fn client_certificate(peer: &PeerCertificate) -> String {
-    let mut out = format!("Hash={};Subject=\"{}\"", peer.sha256, peer.subject);
-    for (key, values) in [("URI", &peer.uris), ("DNS", &peer.dns_names)] {
-        for value in values {
-            // A value that would end itself says nothing that could be trusted.
-            if !value.contains([';', ',', '=', '"']) {
-                out.push_str(&format!(";{key}={value}"));
-            }
-        }
-    }
-    out
 }
 
 /// A version 4 UUID. It is a name, not a secret: a fast generator will do.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use wasmgate_config::{RouteTable, TlsEntry, TlsListener};
-use wasmgate_stream::{RequestHead, TlsInfo};
+use wasmgate_stream::{PeerCertificate, RequestHead, TlsInfo};
 
 use super::Alpn;
 
@@ -14,9 +15,18 @@ pub(crate) struct Tls {
     /// What is behind the name that the client asked for.
     pub(crate) entry: TlsEntry,
     pub(crate) alpn: Option<Alpn>,
+    /// What `x-forwarded-client-cert` says of a client that has shown a certificate.
+    pub(crate) client_certificate: Option<HeaderValue>,
 }
 
 impl Tls {
+    /// What all requests of a connection share.
+    pub(crate) fn new(info: Arc<TlsInfo>, entry: TlsEntry, alpn: Option<Alpn>) -> Self {
+        let client_certificate =
+            info.peer.as_ref().and_then(|peer| HeaderValue::try_from(client_certificate(peer)).ok());
+        Self { info, entry, alpn, client_certificate }
+    }
+
     /// Whether a request names a host of another listener than the one that its connection was made for, or whether that
     /// one asks its clients for something else by now: nobody has checked it here.
     pub(crate) fn is_misdirected(&self, names: &TlsListener, head: &RequestHead) -> bool {
@@ -43,4 +53,18 @@ fn is_same(before: &TlsEntry, now: &TlsEntry) -> bool {
         _ => false,
     };
     before.hostname == now.hostname && asks_same && now.target.is_none() && !now.is_refused
+}
+
+/// Envoy's `x-forwarded-client-cert`, as an Istio gateway sets it.
+fn client_certificate(peer: &PeerCertificate) -> String {
+    let mut out = format!("Hash={};Subject=\"{}\"", peer.sha256, peer.subject);
+    for (key, values) in [("URI", &peer.uris), ("DNS", &peer.dns_names)] {
+        for value in values {
+            // A value that would end itself says nothing that could be trusted.
+            if !value.contains([';', ',', '=', '"']) {
+                out.push_str(&format!(";{key}={value}"));
+            }
+        }
+    }
+    out
 }
