@@ -160,7 +160,9 @@ impl Write for DownstreamIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.closing.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+            // TLS has a last word, which takes a client that reads.
+            ready!(self.unless_stalled(cx, shut))?;
             if self.delayed_close_max.is_zero() {
                 return Poll::Ready(Ok(()));
             }
