@@ -98,8 +98,9 @@ struct Request<'r> {
 async fn http2(target: &Target, request: &Request<'_>) -> Result<HttpCallResponse, CallError> {
     let settings = Http2Settings::of(&target.worker.settings);
     let pool = &target.worker.http2_pool;
-    for attempt in 0.. {
-        let place = match pool.take(target.address, settings.streams_max).filter(|_| attempt == 0) {
+    let mut is_first = true;
+    loop {
+        let place = match pool.take(target.address, settings.streams_max).filter(|_| is_first) {
             Some(place) => place,
             None => {
                 let connected = pool.connect(target.address, settings).await;
@@ -123,11 +124,10 @@ async fn http2(target: &Target, request: &Request<'_>) -> Result<HttpCallRespons
             stream.queue_trailers(trailers);
         }
         match receive(target, &mut ActiveUpstream::Http2(Box::new(stream)), request.method).await {
-            Err(Failed { unseen: true, .. }) if attempt == 0 => {}
+            Err(Failed { unseen: true, .. }) if is_first => is_first = false,
             other => return other.map_err(|f| f.error),
         }
     }
-    Err(RESET)
 }
 
 /// Trailers that HTTP can carry.
