@@ -9,7 +9,8 @@ use crate::case::{Case, Plugin, Proxy};
 /// Runs nginx, HAProxy, Envoy and Wasmgate in turn and prints what a request costs each.
 ///
 /// Everything is on 127.0.0.1. Needs two cores, and the Debian packages wrk, nghttp2-client, nginx, haproxy and
-/// python3-venv (for Envoy, which comes from PyPI). The exit status is not 0 when a row failed or a bar was missed.
+/// python3-venv (for Envoy, which comes from PyPI). The exit status is not 0 when a row failed or a bar said
+/// FAIL. The bars of calls between host and guest depend on the machine: they are printed as met or missed, and no more.
 #[derive(Debug, Parser)]
 #[command(name = "wasmgate-bench", version)]
 pub(crate) struct Arguments {
