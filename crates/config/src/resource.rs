@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::config_map::ConfigMap;
 use crate::decode::{Fields, Sink};
+use crate::destination_rule::DestinationRule;
 use crate::diagnostic::Diagnostic;
 use crate::endpoint_slice::EndpointSlice;
 use crate::gateway::Gateway;
@@ -23,6 +24,8 @@ use crate::wasm_plugin::WasmPlugin;
 pub enum Kind {
     /// `v1 ConfigMap`
     ConfigMap,
+    /// `networking.istio.io/v1 DestinationRule`
+    DestinationRule,
     /// `discovery.k8s.io/v1 EndpointSlice`
     EndpointSlice,
     /// `gateway.networking.k8s.io/v1 Gateway`
@@ -54,6 +57,7 @@ impl Kind {
             ("", "ConfigMap") => Some(Self::ConfigMap),
             ("", "Secret") => Some(Self::Secret),
             ("", "Service") => Some(Self::Service),
+            ("networking.istio.io", "DestinationRule") => Some(Self::DestinationRule),
             ("networking.istio.io", "ServiceEntry") => Some(Self::ServiceEntry),
             ("extensions.istio.io", "WasmPlugin") => Some(Self::WasmPlugin),
             _ => None,
@@ -64,7 +68,7 @@ impl Kind {
         match self {
             Self::ConfigMap | Self::Secret | Self::Service | Self::EndpointSlice => &["v1"],
             Self::Gateway | Self::HttpRoute => &["v1", "v1beta1"],
-            Self::ServiceEntry => &["v1", "v1beta1", "v1alpha3"],
+            Self::DestinationRule | Self::ServiceEntry => &["v1", "v1beta1", "v1alpha3"],
             Self::TcpRoute => &["v1alpha2", "v1"],
             Self::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
             Self::WasmPlugin => &["v1alpha1"],
@@ -76,6 +80,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ConfigMap => "ConfigMap",
+            Self::DestinationRule => "DestinationRule",
             Self::EndpointSlice => "EndpointSlice",
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
@@ -95,6 +100,7 @@ impl fmt::Display for Kind {
 #[allow(private_interfaces, reason = "routing kinds are read by the compiler only")]
 pub enum Spec {
     ConfigMap(ConfigMap),
+    DestinationRule(Box<DestinationRule>),
     EndpointSlice(EndpointSlice),
     Gateway(Gateway),
     HttpRoute(HttpRoute),
@@ -221,6 +227,9 @@ fn decode_spec(kind: Kind, root: &mut Fields<'_>, meta: &ObjectMeta, sink: &mut 
         return None;
     };
     let decoded = match kind {
+        Kind::DestinationRule => {
+            DestinationRule::decode(&mut spec, meta, sink).map(|r| Spec::DestinationRule(Box::new(r)))
+        }
         Kind::Gateway => Gateway::decode(&mut spec, sink).map(Spec::Gateway),
         Kind::HttpRoute => HttpRoute::decode(&mut spec, sink).map(Spec::HttpRoute),
         Kind::Service => Service::decode(&mut spec, sink).map(Spec::Service),

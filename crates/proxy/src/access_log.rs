@@ -144,7 +144,8 @@ pub(crate) fn format(out: &mut Vec<u8>, entry: &Entry<'_>) {
     let service_time = info.and_then(|i| i.upstream_service_time_ms);
     line.maybe_number("upstream_service_time", service_time);
     line.maybe_number("upstream_response_time", service_time);
-    line.text("upstream_transport_failure_reason", None);
+    let failure = info.and_then(|i| i.upstream_failure.as_deref());
+    line.text("upstream_transport_failure_reason", failure.map(str::as_bytes));
     line.text(
         "user_agent",
         data.and_then(|d| d.request.headers.get(USER_AGENT)).map(http::HeaderValue::as_bytes),

@@ -17,7 +17,7 @@ use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
-use wasmgate_config::{Cluster, RequestKey, Route};
+use wasmgate_config::{RequestKey, Route};
 use wasmgate_plugin::StreamPort;
 use wasmgate_stream::{Stream, StreamData, StreamInfo, StreamState};
 
@@ -28,13 +28,16 @@ use crate::connection::Downstream;
 use crate::idle::IdleKey;
 use crate::reason::{self, Reason};
 use crate::request::Accepted;
+use crate::upstream::{Outcome, WorkerCluster};
 use crate::worker_generation::WorkerGeneration;
 
+mod attempt;
 mod deadlines;
 mod tunnel;
 mod upstream_side;
 
-use deadlines::Deadlines;
+use attempt::{Attempts, Failure};
+use deadlines::{Deadlines, Expired};
 use upstream_side::Upstream;
 
 /// One stream, from the request head to the end of the response.
@@ -46,10 +49,10 @@ pub(crate) struct Exchange {
     /// Where the stream's data lies between two polls, if its chain has plug-ins.
     port: Option<Rc<StreamPort>>,
     route: Option<Arc<Route>>,
-    cluster: Option<Arc<Cluster>>,
+    cluster: Option<Rc<WorkerCluster>>,
     request_body: Option<Incoming>,
     upstream: Upstream,
-    attempts: u32,
+    attempts: Attempts,
     /// The request asks for another protocol: what is its body comes once that has been agreed on.
     switches: bool,
     /// A piece of the request body has been taken from the client: the request cannot be sent again.
@@ -103,7 +106,7 @@ impl Exchange {
             cluster: None,
             request_body: accepted.body,
             upstream: Upstream::Waiting,
-            attempts: 0,
+            attempts: Attempts::default(),
             switches: accepted.switches,
             body_started: false,
             started: Instant::now(),
@@ -139,14 +142,15 @@ impl Exchange {
         let route =
             self.listener.and_then(|l| self.generation.routes(l)).and_then(|table| table.find(&key)).cloned();
         let random = route.as_ref().filter(|r| r.backends.len() > 1).map_or(0, |_| fastrand::u64(..));
-        let cluster = route.as_ref().and_then(|r| r.backend(random)).and_then(|b| b.cluster.clone());
+        let cluster = route.as_ref().and_then(|r| r.backend(random)).and_then(|b| b.cluster.as_ref());
+        let cluster = cluster.and_then(|c| self.generation.cluster(c));
         let no_name = self.downstream.worker.no_name();
         data.info.virtual_host_name =
             route.as_ref().map_or_else(|| Arc::clone(&no_name), |r| Arc::clone(&r.virtual_host));
         data.info.route_name = route.as_ref().map_or_else(|| Arc::clone(&no_name), |r| Arc::clone(&r.name));
-        data.info.cluster_name = cluster.as_ref().map_or(no_name, |c| Arc::clone(&c.name));
+        data.info.cluster_name = cluster.as_ref().map_or(no_name, |c| Arc::clone(&c.config.name));
         data.info.upstream_endpoints =
-            cluster.as_ref().map_or(0, |c| u32::try_from(c.endpoints.len()).unwrap_or(u32::MAX));
+            cluster.as_ref().map_or(0, |c| u32::try_from(c.len()).unwrap_or(u32::MAX));
         (self.route, self.cluster) = (route, cluster);
     }
 
@@ -264,8 +268,8 @@ impl Exchange {
         if self.idle.is_some_and(|key| self.downstream.worker.idle.is_expired(key)) {
             return self.expire();
         }
-        if self.deadlines.poll(cx) {
-            self.time_out();
+        if let Some(expired) = self.deadlines.poll(cx) {
+            self.time_out(expired);
         }
         let mut any = false;
         loop {
@@ -288,19 +292,25 @@ impl Exchange {
         }
     }
 
-    /// The route's time is over: answers if that is still possible.
-    fn time_out(&mut self) {
+    /// The route's time is over: tries again, or answers if that is still possible.
+    fn time_out(&mut self, expired: Expired) {
         if !matches!(self.stream.state(), StreamState::Open) || matches!(self.upstream, Upstream::Over) {
             return;
         }
         self.counters(|c| c.timeouts.increment());
-        self.upstream = Upstream::Over;
+        self.observe(Outcome::TimedOut);
+        let is_attempt = expired == Expired::Attempt;
+        // Another attempt may do better, as long as nothing of this one's answer has gone anywhere.
+        if is_attempt && self.stream.data().response.is_none() && self.retry(Failure::Reset) {
+            return;
+        }
         let data = self.stream.data_mut();
         if data.response_sent {
             data.info.response_flags = "UT";
+            self.give_up();
             return self.stream.reset("response_timeout");
         }
-        self.stream.local_reply(Reason::RequestTimeout.reply());
+        self.fail(if is_attempt { Reason::AttemptTimeout } else { Reason::RequestTimeout });
     }
 
     /// Nothing has moved for too long: answers if that is still possible, and waits no longer.
@@ -308,7 +318,7 @@ impl Exchange {
         if let Some(key) = self.idle.take() {
             self.downstream.worker.idle.remove(key);
         }
-        self.upstream = Upstream::Over;
+        self.give_up();
         let data = self.stream.data_mut();
         data.info.response_flags = "SI";
         if !data.response_sent {

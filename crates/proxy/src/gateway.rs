@@ -16,6 +16,7 @@ use wasmgate_config::TlsListener;
 use crate::generation::Generation;
 use crate::settings::Settings;
 use crate::stats::GatewayStats;
+use crate::supervisor::{Resolver, Supervisor};
 use crate::tls::{ListenerTls, TlsConfigs};
 use crate::worker::{Command, Worker};
 
@@ -53,14 +54,19 @@ pub struct Gateway {
     /// What the workers have.
     last: Mutex<Option<Arc<Generation>>>,
     tls: TlsConfigs,
+    supervisor: Supervisor,
 }
 
 impl Gateway {
-    /// Starts workers without a configuration.
+    /// Starts workers without a configuration. Without a resolver no name of an endpoint has an address.
     ///
     /// # Errors
     /// [`GatewayError::Worker`]
-    pub fn start(workers: usize, settings: Settings) -> Result<Self, GatewayError> {
+    pub fn start(
+        workers: usize,
+        settings: Settings,
+        resolver: Option<Resolver>,
+    ) -> Result<Self, GatewayError> {
         let (settings, stats) = (Arc::new(settings), GatewayStats::new(workers));
         let mut senders = Vec::new();
         let mut threads = Vec::new();
@@ -90,11 +96,18 @@ impl Gateway {
         Ok(Self {
             workers: senders,
             threads: Mutex::new(threads),
+            supervisor: Supervisor::new(Arc::clone(&stats), resolver),
             stats,
             listening: Mutex::default(),
             last: Mutex::default(),
             tls: TlsConfigs::default(),
         })
+    }
+
+    /// Looks names of endpoints up, asks endpoints for their health, and lets those back whose ejection is over, for as
+    /// long as it is polled.
+    pub async fn supervise(&self) {
+        self.supervisor.run().await;
     }
 
     /// What TLS of a listener needs. What has not changed since the last call is the same as then.
@@ -133,6 +146,10 @@ impl Gateway {
                 generation = Arc::new(more);
             }
         }
+        for (name, cluster) in &generation.clusters {
+            self.stats.cluster(name).configure(cluster);
+        }
+        self.supervisor.warm().await;
         let (done, mut all_done) = mpsc::channel(1);
         for worker in &self.workers {
             // A worker that is gone is draining: the process ends.

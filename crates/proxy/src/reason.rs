@@ -29,6 +29,10 @@ pub(crate) enum Reason {
     StreamIdle,
     /// The route gives its requests no more time.
     RequestTimeout,
+    /// The route gives its attempts no more time, and there is no other one.
+    AttemptTimeout,
+    /// A limit of the cluster is reached.
+    Overflow,
     /// A filter took away what a request needs.
     RequestHeadersRemoved,
     /// The request's target has no form that everybody reads alike.
@@ -74,6 +78,13 @@ impl Reason {
             ),
             Self::StreamIdle => (504, "SI", "stream_idle_timeout", "stream timeout"),
             Self::RequestTimeout => (504, "UT", "response_timeout", "upstream request timeout"),
+            Self::AttemptTimeout => (504, "UT", "upstream_per_try_timeout", "upstream request timeout"),
+            Self::Overflow => (
+                503,
+                "UO",
+                "upstream_reset_before_response_started{overflow}",
+                "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+            ),
             Self::RequestHeadersRemoved => (
                 503,
                 "DPE",
@@ -92,6 +103,18 @@ impl Reason {
             reply.headers.push((b"content-type".to_vec(), b"text/plain".to_vec()));
         }
         reply
+    }
+}
+
+/// The flags of an attempt that was the last one because there had been so many.
+pub(crate) fn with_retry_limit(flags: &'static str) -> &'static str {
+    match flags {
+        "" => "URX",
+        "UF" => "UF,URX",
+        "UC" => "UC,URX",
+        "UT" => "UT,URX",
+        "UPE" => "UPE,URX",
+        other => other,
     }
 }
 

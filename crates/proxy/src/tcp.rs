@@ -28,10 +28,10 @@ pub(crate) async fn serve(
     addresses: (SocketAddr, SocketAddr),
     mut drain: watch::Receiver<bool>,
 ) {
-    let cluster = target.cluster(fastrand::u64(..)).cloned();
+    let cluster = target.cluster(fastrand::u64(..)).and_then(|c| generation.cluster(c));
     let info = StreamInfo {
         route_name: Arc::clone(&target.route_name),
-        cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.name)),
+        cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.config.name)),
         upstream_endpoints: count(cluster.as_deref()),
         ..info(worker, addresses, tls)
     };

@@ -20,7 +20,7 @@ use crate::generation::Generation;
 use crate::idle::{self, IdleTable};
 use crate::settings::Settings;
 use crate::stats::{GatewayStats, WorkerStats};
-use crate::upstream::{Http2Pool, Pool};
+use crate::upstream::ClusterRegistry;
 use crate::worker_generation::WorkerGeneration;
 
 /// What the control side tells a worker.
@@ -49,8 +49,7 @@ pub(crate) struct WorkerContext {
     pub(crate) settings: Arc<Settings>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) gateway_stats: Arc<GatewayStats>,
-    pub(crate) pool: RefCell<Pool>,
-    pub(crate) http2_pool: Http2Pool,
+    pub(crate) clusters: Rc<ClusterRegistry>,
     pub(crate) date: DateCache,
     pub(crate) idle: IdleTable,
     generation: RefCell<Rc<WorkerGeneration>>,
@@ -126,13 +125,12 @@ struct Accepting {
 impl Worker {
     pub(crate) fn new(index: usize, settings: Arc<Settings>, gateway_stats: Arc<GatewayStats>) -> Self {
         let stats = gateway_stats.workers.get(index).cloned().unwrap_or_default();
-        let pool = Pool::new(settings.upstream_idle_max, settings.upstream_idle_connections_max);
+        let clusters = ClusterRegistry::new(Arc::clone(&settings), Arc::clone(&gateway_stats), index);
         let context = WorkerContext {
             index,
             stats,
             gateway_stats,
-            pool: RefCell::new(pool),
-            http2_pool: Http2Pool::default(),
+            clusters: Rc::new(clusters),
             date: DateCache::default(),
             idle: IdleTable::default(),
             generation: RefCell::default(),
@@ -175,19 +173,15 @@ impl Worker {
                 },
                 _ = idle_tick.tick() => self.context.idle.tick(self.context.settings.stream_idle_max),
                 _ = sweep.tick() => {
-                    let mut pool = self.context.pool.borrow_mut();
-                    let now = Instant::now();
-                    pool.sweep(now);
-                    self.context.http2_pool.sweep(now, self.context.settings.upstream_idle_max);
+                    let idle = self.context.clusters.sweep(Instant::now());
                     while self.context.connections.borrow_mut().try_join_next().is_some() {}
-                    self.context.stats.set_idle(pool.len());
+                    self.context.stats.set_idle(idle);
                 }
             }
         }
     }
 
     fn publish(&mut self, generation: &Generation) {
-        let index = self.context.index;
         let mut used = HashMap::new();
         let (plugins, worker) = (&mut self.plugins, &self.plugin_worker);
         let mut worker_plugin = |version: &Arc<wasmgate_plugin::PluginVersion>| {
@@ -197,8 +191,9 @@ impl Worker {
             used.insert(version.id, Rc::clone(plugin));
             Rc::clone(plugin)
         };
-        let stats = Arc::clone(&self.context.gateway_stats);
-        let next = WorkerGeneration::new(generation, &mut worker_plugin, stats, index);
+        let is_kept = |name: &str| generation.clusters.contains_key(name);
+        let next = WorkerGeneration::new(generation, &mut worker_plugin, &self.context.clusters);
+        self.context.clusters.begin(generation.id, is_kept);
         self.plugins = used;
         *self.context.generation.borrow_mut() = Rc::new(next);
         self.context.stats.set_generation(generation.id);

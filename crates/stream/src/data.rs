@@ -38,6 +38,8 @@ pub struct StreamInfo {
     pub upstream_host: Option<SocketAddr>,
     /// Our address on the connection to it.
     pub upstream_local: Option<SocketAddr>,
+    /// Why no secure connection to an endpoint could be made.
+    pub upstream_failure: Option<Box<str>>,
     /// Attempts to send the request upstream.
     pub upstream_attempts: u32,
     /// From the request being sent to the response head, milliseconds.
@@ -79,6 +81,7 @@ impl StreamInfo {
             virtual_host_name: Arc::clone(name),
             cluster_name: Arc::clone(name),
             upstream_host: None,
+            upstream_failure: None,
             upstream_local: None,
             upstream_attempts: 0,
             upstream_service_time_ms: None,

@@ -167,16 +167,20 @@ impl Identity {
         Ok(address)
     }
 
-    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        Ok(CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect::<Result<_, _>>()?)
+    pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        certificates(&self.certificate)
     }
 
-    fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
+    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
         Ok(PrivateKeyDer::from_pem_slice(self.key.as_bytes())?)
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    Ok(CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?)
+}
+
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 

@@ -4,6 +4,7 @@
 //! it controls the gateway.
 
 pub(crate) mod certs;
+mod clusters;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,7 +43,7 @@ pub(crate) struct AdminState {
 /// Endpoints with what they do, for `/help`.
 const ENDPOINTS: [(&str, &str); 12] = [
     ("/certs", "certificates of listeners, and until when they are valid (JSON)"),
-    ("/clusters", "clusters, their endpoints and counters"),
+    ("/clusters", "clusters: limits, endpoints with their health and counters; ?format=json"),
     ("/config_dump", "the configuration that serves, and what is wrong with the manifests (JSON)"),
     ("/help", "this list"),
     ("/listeners", "listeners and their addresses"),
@@ -70,7 +71,7 @@ pub(crate) async fn start(
         .route("/plugins", get(plugins))
         .route("/listeners", get(listeners))
         .route("/certs", get(certs::certs))
-        .route("/clusters", get(clusters))
+        .route("/clusters", get(clusters::clusters))
         .route("/config_dump", get(config_dump))
         .route("/server_info", get(server_info))
         .route("/stats", get(stats))
@@ -193,27 +194,6 @@ async fn listeners(State(state): State<AdminState>) -> Response {
     let left = open.iter().filter(|a| listeners.iter().all(|l| l.address != **a));
     let left = left.map(|a| format!("{a}::{a} (removed, serves until the new ones are open)\n"));
     text(StatusCode::OK, listeners.iter().map(line).chain(left).collect::<String>())
-}
-
-async fn clusters(State(state): State<AdminState>) -> Response {
-    let counters = state.gateway.stats().clusters();
-    let mut out = String::new();
-    for (name, cluster) in &state.shared.current().snapshot.clusters {
-        let stats = counters.iter().find(|(n, _)| n == name).map(|(_, s)| s);
-        let sum = |pick: fn(&wasmgate_proxy::ClusterCounters) -> u64| {
-            stats.map_or(0, |s| s.shards.iter().map(pick).sum())
-        };
-        let mut add = |text: String| out.push_str(&format!("{name}::{text}\n"));
-        add(format!("observability_name::{name}"));
-        add(format!("rq_total::{}", sum(|c| c.requests.get())));
-        add(format!("cx_total::{}", sum(|c| c.connections.get())));
-        add(format!("cx_connect_fail::{}", sum(|c| c.connect_failures.get())));
-        for endpoint in &cluster.endpoints {
-            add(format!("{}::weight::{}", endpoint.address, endpoint.weight));
-            add(format!("{}::health_flags::healthy", endpoint.address));
-        }
-    }
-    text(StatusCode::OK, out)
 }
 
 /// A name of a TLS listener.

@@ -75,6 +75,10 @@ pub(crate) struct ConfigArguments {
     #[arg(long, default_value = "istio=ingressgateway", value_name = "KEY=VALUE,…", value_parser = parse_labels)]
     pub(crate) labels: Labels,
 
+    /// Where this gateway runs: of endpoints whose health is watched, those that are nearer get the requests.
+    #[arg(long, value_name = "REGION/ZONE/SUBZONE")]
+    pub(crate) locality: Option<String>,
+
     /// Where modules and compiled code are kept. Default: wasmgate below the user's cache folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
@@ -154,6 +158,10 @@ pub(crate) struct ProcessArguments {
     /// process may open, whose limit is raised as far as the system allows.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_connections: Option<u64>,
+
+    /// A DNS server for the names of endpoints, instead of those that the system uses. May be repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dns_server: Vec<SocketAddr>,
 
     /// How long a client may take to establish TLS.
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]

@@ -14,7 +14,7 @@ use wasmgate_artifact::{
 use wasmgate_config::{FolderSource, GatewayIdentity, Store};
 use wasmgate_host::{Engine, MetricRegistry, Process, PropertyValue, SharedState};
 use wasmgate_plugin::{Compiler, ManagerOptions, PluginManager, PluginServices};
-use wasmgate_proxy::{AccessLogSink, Gateway, Settings};
+use wasmgate_proxy::{AccessLogSink, Gateway, Resolver, Settings};
 
 use crate::admin::{self, AdminState};
 use crate::cli::{ConfigArguments, ProcessArguments, RunArguments};
@@ -106,6 +106,7 @@ pub(crate) fn identity(config: &ConfigArguments) -> GatewayIdentity {
         namespace: config.namespace.as_str().into(),
         root_namespace: config.root_namespace.as_str().into(),
         labels: config.labels.0.clone(),
+        locality: config.locality.clone().unwrap_or_default(),
     }
 }
 
@@ -149,7 +150,12 @@ async fn serve(
     let settings = settings(process)?;
     let access_log = settings.access_log.clone();
     let parts = PluginParts::new(config, &levels, workers)?;
-    let gateway = Arc::new(Gateway::start(workers, settings)?);
+    let resolver = Resolver::new(&process.dns_server).inspect_err(
+        |e| tracing::warn!(target: "main", "{e}: endpoints that are names have no addresses (--dns-server)"),
+    );
+    let gateway = Arc::new(Gateway::start(workers, settings, resolver.ok())?);
+    let supervised = Arc::clone(&gateway);
+    let supervisor = tokio::spawn(async move { supervised.supervise().await }).abort_handle();
     let shared = Shared::new();
     let admin_state = AdminState {
         shared: Arc::clone(&shared),
@@ -203,6 +209,7 @@ async fn serve(
         flush(move || sink.flush()).await;
     }
     admin.abort();
+    supervisor.abort();
     tracing::info!(target: "main", "stopped");
     Ok(ExitCode::SUCCESS)
 }
