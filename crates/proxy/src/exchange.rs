@@ -249,6 +249,9 @@ impl Exchange {
             return Poll::Ready(Some(Ok(Frame::data(data.bytes))));
         }
         if let Some(trailers) = self.stream.take_response_trailers() {
+            if self.downstream.worker.settings.logs_response_trailers() {
+                self.stream.data_mut().response_trailers = Some(trailers.clone());
+            }
             self.finish();
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
@@ -344,13 +347,13 @@ impl Exchange {
                     Ok(bytes) => {
                         let end = body.is_end_stream();
                         if end {
-                            self.request_body = None;
+                            self.request_over();
                         }
                         self.stream.request_data(bytes, end);
                     }
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
-                            self.request_body = None;
+                            self.request_over();
                             self.stream.request_trailers(trailers);
                         }
                     }
@@ -358,7 +361,7 @@ impl Exchange {
             }
             Poll::Ready(None) => {
                 self.body_started = true;
-                self.request_body = None;
+                self.request_over();
                 self.stream.request_data(Bytes::new(), true);
             }
             Poll::Ready(Some(Err(_))) => {
@@ -371,6 +374,13 @@ impl Exchange {
         true
     }
 
+    /// The client has sent all of its request.
+    fn request_over(&mut self) {
+        self.request_body = None;
+        let received = self.started.elapsed();
+        self.stream.data_mut().info.request_received = Some(received);
+    }
+
     /// The head that goes to the client: the proxy's own headers are added in Envoy's places.
     fn response_parts(&mut self, end: bool) -> io::Result<ResponseParts> {
         let worker = Rc::clone(&self.downstream.worker);
@@ -378,17 +388,20 @@ impl Exchange {
         let date = worker.date.header(std::time::SystemTime::now());
         let is_http1 = self.stream.data().info.protocol != Version::HTTP_2;
         // Before the whole request has been read, the connection cannot carry another one.
-        let must_close =
-            is_http1 && self.stream.state() == StreamState::Replied && self.request_body.is_some();
+        let is_cut = self.stream.state() == StreamState::Replied && self.request_body.is_some();
+        let must_close = is_http1 && (is_cut || worker.is_leaving.get());
         let Some(response) = &mut self.stream.data_mut().response else {
             return Err(io::Error::other("a response without a head"));
         };
         let Some(status) = response.status else {
             return Err(io::Error::other("a response without a status"));
         };
-        // Filters read the head again in later callbacks; without filters nobody does.
-        let mut headers =
-            if has_filters { response.headers.clone() } else { std::mem::take(&mut response.headers) };
+        // Filters read the head again in later callbacks; without filters at most the log does.
+        let mut headers = if has_filters || worker.settings.logs_response_headers() {
+            response.headers.clone()
+        } else {
+            std::mem::take(&mut response.headers)
+        };
         if !headers.contains_key(DATE) {
             let _ = headers.try_insert(DATE, date);
         }
@@ -453,6 +466,7 @@ impl Exchange {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             status: self.status,
             flags: data.info.response_flags,
+            details: "",
             bytes_sent: 0,
         });
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Gateway {
     last: Mutex<Option<Arc<Generation>>>,
     tls: TlsConfigs,
     supervisor: Supervisor,
+    /// Nothing is listened on any more, whatever a configuration says.
+    is_closed: AtomicBool,
 }
 
 impl Gateway {
@@ -96,6 +99,7 @@ impl Gateway {
         Ok(Self {
             workers: senders,
             threads: Mutex::new(threads),
+            is_closed: AtomicBool::new(false),
             supervisor: Supervisor::new(Arc::clone(&stats), resolver),
             stats,
             listening: Mutex::default(),
@@ -133,6 +137,7 @@ impl Gateway {
     /// listeners that this one has no more go on as they were: one may be meant to take another's place.
     pub async fn publish(&self, generation: Arc<Generation>) -> Vec<GatewayError> {
         let wanted: BTreeSet<SocketAddr> = generation.listeners.iter().map(|l| l.address).collect();
+        let wanted = if self.is_closed.load(Ordering::Relaxed) { BTreeSet::new() } else { wanted };
         let before = self.listening.lock().clone();
         let (opened, errors) = self.open(&wanted, &before).await;
         let mut generation = generation;
@@ -199,6 +204,30 @@ impl Gateway {
             }
         }
         (opened, errors)
+    }
+
+    /// Asks clients to use another gateway, or lets them stay again: answers over HTTP/1 end their connection, and HTTP/2
+    /// connections get no further stream. New connections are accepted all the same.
+    pub fn ask_to_leave(&self, leave: bool) {
+        for worker in &self.workers {
+            let _ = worker.send(Command::Leave(leave));
+        }
+    }
+
+    /// Whether it accepts no more.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Stops accepting for good; connections end with the request at hand.
+    pub fn stop_listening(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        let addresses = std::mem::take(&mut *self.listening.lock());
+        for address in addresses {
+            for worker in &self.workers {
+                let _ = worker.send(Command::StopListening(address));
+            }
+        }
     }
 
     /// Stops accepting, lets connections end, and waits for the workers.

@@ -17,6 +17,7 @@ mod gateway;
 mod generation;
 mod idle;
 mod io;
+mod phase;
 mod reason;
 mod request;
 mod settings;
@@ -29,7 +30,7 @@ mod upstream;
 mod worker;
 mod worker_generation;
 
-pub use access_log::{AccessLogError, AccessLogSink};
+pub use access_log::{AccessLogError, AccessLogSink, LogContext, LogFormat, LogFormatError};
 pub use clock::civil as civil_date;
 pub use gateway::{Gateway, GatewayError};
 pub use generation::{ChainStep, Generation, GenerationListener};

@@ -18,6 +18,7 @@ use crate::clock::DateCache;
 use crate::connection;
 use crate::generation::Generation;
 use crate::idle::{self, IdleTable};
+use crate::phase::{Phase, PhaseReceiver};
 use crate::settings::Settings;
 use crate::stats::{GatewayStats, WorkerStats};
 use crate::upstream::ClusterRegistry;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Listen(SocketAddr, std::net::TcpListener),
     /// Accepts no more on this address.
     StopListening(SocketAddr),
+    /// Asks clients to leave, or lets them stay again; see [`Phase::Leave`].
+    Leave(bool),
     /// Accepts no more at all, lets connections end, and stops. The sender is dropped once it has.
     Drain(mpsc::Sender<()>),
 }
@@ -53,6 +56,8 @@ pub(crate) struct WorkerContext {
     pub(crate) date: DateCache,
     pub(crate) idle: IdleTable,
     generation: RefCell<Rc<WorkerGeneration>>,
+    /// Clients are asked to leave: answers over HTTP/1 end their connection.
+    pub(crate) is_leaving: Cell<bool>,
     next_connection: Cell<u64>,
     no_name: Arc<str>,
     /// Every downstream connection's task.
@@ -83,7 +88,10 @@ impl WorkerContext {
     pub(crate) fn log(self: &Rc<Self>, entry: &Entry<'_>) {
         let Some(sink) = &self.settings.access_log else { return };
         let mut lines = self.log_lines.borrow_mut();
-        access_log::format(&mut lines, entry);
+        match &self.settings.access_log_format {
+            Some(format) => format.write(&mut lines, entry),
+            None => access_log::format(&mut lines, entry),
+        }
         if lines.len() >= LOG_BATCH_BYTES {
             sink.send(std::mem::replace(&mut lines, Vec::with_capacity(LOG_BATCH_BYTES + 1024)));
         } else if !self.log_pending.replace(true) {
@@ -111,15 +119,17 @@ pub(crate) struct Worker {
     /// VMs by version, so that versions that stay keep theirs.
     plugins: HashMap<u64, Rc<WorkerPlugin>>,
     accepting: HashMap<SocketAddr, Accepting>,
+    /// What the connections of listeners are told.
+    phase: Phase,
     /// Listeners that are gone and may still have connections.
-    closing: Vec<watch::Sender<bool>>,
+    closing: Vec<watch::Sender<Phase>>,
 }
 
 /// A listener's socket on this worker.
 struct Accepting {
     task: AbortHandle,
     /// Tells its connections to end with the request at hand.
-    drain: watch::Sender<bool>,
+    drain: watch::Sender<Phase>,
 }
 
 impl Worker {
@@ -134,6 +144,7 @@ impl Worker {
             date: DateCache::default(),
             idle: IdleTable::default(),
             generation: RefCell::default(),
+            is_leaving: Cell::new(false),
             next_connection: Cell::new(0),
             no_name: Arc::from(""),
             connections: RefCell::default(),
@@ -148,6 +159,7 @@ impl Worker {
             context,
             plugins: HashMap::new(),
             accepting: HashMap::new(),
+            phase: Phase::Serve,
             closing: Vec::new(),
         }
     }
@@ -163,6 +175,7 @@ impl Worker {
                         drop(done);
                     }
                     Some(Command::Listen(address, listener)) => self.listen(address, listener),
+                    Some(Command::Leave(leave)) => self.leave(leave),
                     Some(Command::StopListening(address)) => self.stop_listening(address),
                     Some(Command::Drain(done)) => {
                         self.drain().await;
@@ -206,10 +219,19 @@ impl Worker {
                 return tracing::error!(target: "main", "worker {}: cannot listen on {address}: {e}", self.context.index);
             }
         };
-        let (context, drain) = (Rc::clone(&self.context), watch::Sender::new(false));
+        let (context, drain) = (Rc::clone(&self.context), watch::Sender::new(self.phase));
         let accept = accept(context, listener, address, drain.subscribe());
         let task = tokio::task::spawn_local(accept).abort_handle();
         self.accepting.insert(address, Accepting { task, drain });
+    }
+
+    /// Asks clients to leave, or lets them stay.
+    fn leave(&mut self, leave: bool) {
+        self.phase = if leave { Phase::Leave } else { Phase::Serve };
+        self.context.is_leaving.set(leave);
+        for accepting in self.accepting.values() {
+            accepting.drain.send_replace(self.phase);
+        }
     }
 
     /// Accepts no more on an address; its connections end with the request at hand.
@@ -217,7 +239,7 @@ impl Worker {
         self.closing.retain(|drain| drain.receiver_count() > 0);
         if let Some(Accepting { task, drain }) = self.accepting.remove(&address) {
             task.abort();
-            drain.send_replace(true);
+            drain.send_replace(Phase::Drain);
             self.closing.push(drain);
         }
     }
@@ -247,7 +269,7 @@ async fn accept(
     context: Rc<WorkerContext>,
     listener: TcpListener,
     address: SocketAddr,
-    drain: watch::Receiver<bool>,
+    drain: PhaseReceiver,
 ) {
     let mut warned = None;
     loop {

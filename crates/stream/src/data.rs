@@ -46,6 +46,10 @@ pub struct StreamInfo {
     pub upstream_service_time_ms: Option<u64>,
     /// From the request being sent to the end of the response, as far as the endpoint is concerned; set when it comes.
     pub backend_latency: Option<Duration>,
+    /// From the start to the last byte of the request.
+    pub request_received: Option<Duration>,
+    /// From the start to the head of the endpoint's response.
+    pub response_begun: Option<Duration>,
     /// How long the request waited for a connection to the endpoint.
     pub upstream_ready: Option<Duration>,
     /// Endpoints of the cluster.
@@ -86,6 +90,8 @@ impl StreamInfo {
             upstream_attempts: 0,
             upstream_service_time_ms: None,
             backend_latency: None,
+            request_received: None,
+            response_begun: None,
             upstream_ready: None,
             upstream_endpoints: 0,
             response_code_details: "".into(),

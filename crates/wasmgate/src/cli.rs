@@ -142,6 +142,12 @@ pub(crate) struct ProcessArguments {
     #[arg(long, default_value = "-", value_name = "WHERE")]
     pub(crate) access_log: String,
 
+    /// How lines of the access log look: `asm` (JSON with 25 fields, all of them strings), `istio` (Istio's text),
+    /// `istio-json`, a text or a JSON object with Envoy's command operators (`%REQ(:METHOD)% %RESPONSE_CODE%`), or @FILE
+    /// with one.
+    #[arg(long, default_value = "asm", value_name = "FORMAT")]
+    pub(crate) access_log_format: String,
+
     /// Value of the `server` response header; empty to pass the upstream's on.
     #[arg(long, default_value = "wasmgate", value_name = "NAME")]
     pub(crate) server_header: String,
@@ -171,6 +177,11 @@ pub(crate) struct ProcessArguments {
     /// answer and not a reset; 0: not at all.
     #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) delayed_close_timeout: Duration,
+
+    /// How long after SIGTERM connections are still accepted: /ready says 503 at once, and answers ask clients to leave.
+    /// Give it as long as whoever sends clients here takes to notice.
+    #[arg(long, default_value = "0", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) drain_delay: Duration,
 
     /// How long connections may go on after SIGTERM.
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]

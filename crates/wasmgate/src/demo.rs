@@ -108,6 +108,7 @@ fn run_arguments(arguments: &DemoArguments, manifests: &Path, cache: &Path) -> R
             log_level: Level::Info,
             log_format: LogFormat::Istio,
             access_log: "-".to_owned(),
+            access_log_format: "asm".to_owned(),
             server_header: "wasmgate".to_owned(),
             startup_wait: Duration::from_secs(60),
             stream_idle_timeout: Duration::from_secs(300),
@@ -115,6 +116,7 @@ fn run_arguments(arguments: &DemoArguments, manifests: &Path, cache: &Path) -> R
             max_connections: None,
             tls_handshake_timeout: Duration::from_secs(10),
             delayed_close_timeout: Duration::from_secs(1),
+            drain_delay: Duration::ZERO,
             drain_time: Duration::from_secs(1),
         },
     }

@@ -187,8 +187,10 @@ impl Exchange {
         let value = if ms == 0 { HeaderValue::from_static("0") } else { HeaderValue::from(ms) };
         let _ = headers.try_insert(X_ENVOY_UPSTREAM_SERVICE_TIME, value);
         self.settle(&mut headers);
+        let begun = now.duration_since(self.started);
         let info = &mut self.stream.data_mut().info;
         info.upstream_service_time_ms = Some(ms);
+        info.response_begun = Some(begun);
         info.response_code_details = "via_upstream".into();
         if end {
             self.release();

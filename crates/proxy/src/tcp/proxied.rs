@@ -320,6 +320,7 @@ impl Proxied<'_> {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             status: 0,
             flags: self.flags,
+            details: "",
             bytes_sent: 0,
         });
     }
