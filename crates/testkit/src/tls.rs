@@ -246,6 +246,12 @@ impl TlsClient {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// What rustls is told; the tickets are shared with every connection that is made with it.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
     /// Opens a connection for a name.
     ///
     /// # Errors
