@@ -64,6 +64,27 @@ impl Kind {
         }
     }
 
+    /// The kind of a group whose name begins so.
+    fn begins_with(group: &str, begin: &str) -> Option<Self> {
+        const ALL: [Kind; 11] = [
+            Kind::ConfigMap,
+            Kind::DestinationRule,
+            Kind::EndpointSlice,
+            Kind::Gateway,
+            Kind::HttpRoute,
+            Kind::Secret,
+            Kind::Service,
+            Kind::ServiceEntry,
+            Kind::TcpRoute,
+            Kind::TlsRoute,
+            Kind::WasmPlugin,
+        ];
+        ALL.into_iter().find(|kind| {
+            let name = kind.to_string();
+            name.starts_with(begin) && Self::find(group, &name) == Some(*kind)
+        })
+    }
+
     fn versions(self) -> &'static [&'static str] {
         match self {
             Self::ConfigMap | Self::Secret | Self::Service | Self::EndpointSlice => &["v1"],
@@ -176,6 +197,15 @@ fn decode_one(node: &Node, file: &Arc<str>, out: &mut Vec<Diagnostic>) -> Vec<Pa
     };
     let (group, version) = api_version.value.split_once('/').unwrap_or(("", &api_version.value));
     let Some(kind) = Kind::find(group, &kind_name.value) else {
+        if let Some(whole) = Kind::begins_with(group, &kind_name.value) {
+            // Not somebody else's, but what is left of one of ours.
+            let text = format!(
+                "{:?} is no kind of {group}; {whole} is: the document may be cut off",
+                kind_name.value
+            );
+            sink.error(kind_name.at, "kind", &text);
+            return vec![Parsed::Skipped];
+        }
         let text = format!(
             "kind {:?} of apiVersion {:?} is not supported, the resource is skipped",
             kind_name.value, api_version.value

@@ -55,6 +55,12 @@ pub(crate) struct Exchange {
     attempts: Attempts,
     /// The request asks for another protocol: what is its body comes once that has been agreed on.
     switches: bool,
+    /// The request's framing is wrong: where the next one begins is not known.
+    broken_request: bool,
+    /// The endpoint's response has broken off; flags and details. What came before goes to the client first.
+    broken_response: Option<(&'static str, &'static str)>,
+    /// Nothing more comes of it, and hyper has had a turn to send what there is.
+    is_last_turn: bool,
     /// A piece of the request body has been taken from the client: the request cannot be sent again.
     body_started: bool,
     started: Instant,
@@ -108,6 +114,9 @@ impl Exchange {
             upstream: Upstream::Waiting,
             attempts: Attempts::default(),
             switches: accepted.switches,
+            broken_request: false,
+            broken_response: None,
+            is_last_turn: false,
             body_started: false,
             started: Instant::now(),
             sent: None,
@@ -158,7 +167,15 @@ impl Exchange {
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ResponseParts>> {
         self.unpark();
         self.drive(cx);
-        let polled = self.try_head();
+        let mut polled = self.try_head();
+        if polled.is_pending()
+            && let Some((flags, details)) = self.broken_response.take()
+        {
+            // Nothing of it has left the chain.
+            self.stream.data_mut().info.response_flags = flags;
+            self.stream.reset(details);
+            polled = self.try_head();
+        }
         if polled.is_pending() {
             self.park(cx);
         }
@@ -227,7 +244,20 @@ impl Exchange {
         }
         self.unpark();
         self.drive(cx);
-        let polled = self.try_frame();
+        let mut polled = self.try_frame();
+        if polled.is_pending()
+            && let Some((flags, details)) = self.broken_response.take()
+        {
+            // hyper gives up what it has not sent yet when the body fails: it gets another turn.
+            if std::mem::replace(&mut self.is_last_turn, true) {
+                self.stream.data_mut().info.response_flags = flags;
+                self.stream.reset(details);
+                polled = self.try_frame();
+            } else {
+                self.broken_response = Some((flags, details));
+                cx.waker().wake_by_ref();
+            }
+        }
         if !self.finished {
             self.park(cx);
         }
@@ -364,11 +394,22 @@ impl Exchange {
                 self.request_over();
                 self.stream.request_data(Bytes::new(), true);
             }
-            Poll::Ready(Some(Err(_))) => {
-                // The client broke off, or its framing is wrong: there is nobody to answer.
+            Poll::Ready(Some(Err(error))) => {
                 self.request_body = None;
-                self.stream.data_mut().info.response_flags = "DC";
-                self.stream.reset("downstream_remote_disconnect");
+                let info = &mut self.stream.data_mut().info;
+                if is_malformed(&error) {
+                    info.response_flags = "DPE";
+                    if self.stream.data().response_sent {
+                        self.stream.reset("http1.codec_error");
+                    } else {
+                        self.broken_request = true;
+                        self.fail(Reason::RequestBody);
+                    }
+                } else {
+                    // The client broke off: there is nobody to answer.
+                    info.response_flags = "DC";
+                    self.stream.reset("downstream_remote_disconnect");
+                }
             }
         }
         true
@@ -388,7 +429,8 @@ impl Exchange {
         let date = worker.date.header(std::time::SystemTime::now());
         let is_http1 = self.stream.data().info.protocol != Version::HTTP_2;
         // Before the whole request has been read, the connection cannot carry another one.
-        let is_cut = self.stream.state() == StreamState::Replied && self.request_body.is_some();
+        let is_cut = self.stream.state() == StreamState::Replied
+            && (self.request_body.is_some() || self.broken_request);
         let must_close = is_http1 && (is_cut || worker.is_leaving.get());
         let Some(response) = &mut self.stream.data_mut().response else {
             return Err(io::Error::other("a response without a head"));
@@ -470,6 +512,12 @@ impl Exchange {
             bytes_sent: 0,
         });
     }
+}
+
+/// Whether a body's framing is wrong, as opposed to a client that has left.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
+    source.is_some_and(|e| matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 impl Drop for Exchange {

@@ -11,6 +11,14 @@ pub(crate) enum Reason {
     LowVersion,
     /// HTTP/1.1 without `host`.
     MissingHost,
+    /// `host` is none.
+    InvalidHost,
+    /// The request's target is neither a path nor a URL.
+    InvalidTarget,
+    /// The body has a coding that nobody undoes.
+    TransferCoding,
+    /// The client's body is no body.
+    RequestBody,
     /// No route matches.
     RouteNotFound,
     /// The route's backend reference is broken.
@@ -49,6 +57,10 @@ impl Reason {
         let (status, flags, details, body) = match self {
             Self::LowVersion => (426, "DPE", "low_version", "Upgrade Required"),
             Self::MissingHost => (400, "", "missing_host_header", ""),
+            Self::InvalidHost => (400, "DPE", "http.invalid_authority", ""),
+            Self::InvalidTarget => (400, "DPE", "http.invalid_target", ""),
+            Self::TransferCoding => (501, "DPE", "http1.invalid_transfer_encoding", "Not Implemented"),
+            Self::RequestBody => (400, "DPE", "http1.codec_error", "Bad Request"),
             Self::RouteNotFound => (404, "NR", "route_not_found", ""),
             Self::BackendInvalid => (500, "NC", "cluster_not_found", ""),
             Self::NoHealthyUpstream => (503, "UH", "no_healthy_upstream", "no healthy upstream"),

@@ -271,7 +271,7 @@ async fn accept(
     address: SocketAddr,
     drain: PhaseReceiver,
 ) {
-    let mut warned = None;
+    let (mut warned, mut failed) = (None, None);
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
@@ -290,18 +290,36 @@ async fn accept(
                 context.connections.borrow_mut().spawn_local(serve);
             }
             Err(e) => {
-                tracing::warn!(target: "main", "accept on {address}: {e}");
+                failed = warn_of_failure(&context, address, &e, failed);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
+/// What happens with every connection is said this often.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Says that no connection can be accepted (no descriptor is left, say), now and then; when it was said last.
+fn warn_of_failure(
+    context: &WorkerContext,
+    address: SocketAddr,
+    error: &std::io::Error,
+    warned: Option<Instant>,
+) -> Option<Instant> {
+    let now = Instant::now();
+    if warned.is_some_and(|last| now.duration_since(last) < WARN_INTERVAL) {
+        return warned;
+    }
+    let worker = context.index;
+    tracing::warn!(target: "main", "worker {worker}: accept on {address}: {error}; tried again for as long as it takes");
+    Some(now)
+}
+
 /// Says that connections are refused, now and then; when it was said last.
 fn warn_of_refused(context: &WorkerContext, address: SocketAddr, warned: Option<Instant>) -> Option<Instant> {
-    const INTERVAL: Duration = Duration::from_secs(10);
     let now = Instant::now();
-    if warned.is_some_and(|last| now.duration_since(last) < INTERVAL) {
+    if warned.is_some_and(|last| now.duration_since(last) < WARN_INTERVAL) {
         return warned;
     }
     let (worker, max) = (context.index, context.settings.connections_max);

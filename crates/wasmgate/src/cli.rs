@@ -31,7 +31,7 @@ enum Command {
     #[command(
         after_long_help = "Example:\n  wasmgate run --config examples/header-authorization\n  curl -XPOST 'localhost:15000/logging?wasm=debug'   # see what plug-ins log"
     )]
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Tell everything that `run` would refuse or warn about, without opening a listener.
     ///
     /// Exit status: 0 when nothing is wrong (warnings are fine unless --strict is given), 1 when something is, 2 when the manifests cannot be

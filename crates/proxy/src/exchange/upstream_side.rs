@@ -228,13 +228,16 @@ impl Exchange {
         }
         if self.stream.data().response.is_some() {
             self.end_attempt();
-            let info = &mut self.stream.data_mut().info;
-            info.response_flags = if is_protocol { "UPE" } else { "UC" };
-            let details = if is_protocol {
-                "upstream_reset_after_response_started{protocol_error}"
+            let (flags, details) = if is_protocol {
+                ("UPE", "upstream_reset_after_response_started{protocol_error}")
             } else {
-                "upstream_reset_after_response_started{connection_termination}"
+                ("UC", "upstream_reset_after_response_started{connection_termination}")
             };
+            if !self.switches {
+                self.broken_response = Some((flags, details));
+                return;
+            }
+            self.stream.data_mut().info.response_flags = flags;
             return self.stream.reset(details);
         }
         let failure = if error.is_refused_unseen() { Failure::Unsent } else { Failure::Reset };
