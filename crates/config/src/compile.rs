@@ -44,6 +44,7 @@ impl GatewayIdentity {
 
 const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 const NO_TLS_PARENT: &str = "NoMatchingParent: names no Gateway with a TLS listener of this sectionName and port that allows routes of this namespace";
+const PROXY_PROTOCOL_ANNOTATION: &str = "wasmgate.dev/proxy-protocol";
 const CLUSTER_DOMAIN: &str = "svc.cluster.local";
 
 type Resources = BTreeMap<ResourceId, Arc<Resource>>;
@@ -236,14 +237,19 @@ impl<'a> Compiler<'a> {
 
     fn listeners(&mut self, plugins: &[(Arc<PluginSpec>, &'a WasmPlugin)]) -> Vec<Listener> {
         let mut by_address: BTreeMap<SocketAddr, RouteTableBuilder> = BTreeMap::new();
+        let mut proxied: BTreeSet<SocketAddr> = BTreeSet::new();
         let mut tcp: BTreeMap<SocketAddr, TcpTarget> = BTreeMap::new();
         let mut classes: BTreeMap<SocketAddr, ProtocolClass> = BTreeMap::new();
         let mut names = TlsNames::new();
         let mut gateways: BTreeMap<SocketAddr, Vec<&ResourceId>> = BTreeMap::new();
         for resource in self.of_kind(Kind::Gateway) {
             let Spec::Gateway(gateway) = &resource.spec else { continue };
+            let ports = self.proxied_ports(resource, gateway);
             for listener in &gateway.listeners {
                 for address in addresses(gateway, listener.port) {
+                    if ports.contains(&listener.port) {
+                        proxied.insert(address);
+                    }
                     let class = listener.protocol.class();
                     if classes.get(&address).is_some_and(|other| *other != class) {
                         let text = format!("another Gateway listens on {address} with another protocol");
@@ -325,6 +331,7 @@ impl<'a> Compiler<'a> {
                 routes: Arc::new(routes.build()),
                 tcp: target,
                 tls,
+                has_proxy_header: proxied.contains(&address),
                 plugins: of_streams,
                 network_plugins: of_connections,
             }
@@ -348,6 +355,30 @@ impl<'a> Compiler<'a> {
             }
         }
         listeners
+    }
+
+    /// Ports of a Gateway whose connections begin with a header of the PROXY protocol, as its annotation says: a list, or
+    /// `all`.
+    fn proxied_ports(&mut self, resource: &Resource, gateway: &Gateway) -> BTreeSet<u16> {
+        let Some(text) = resource.meta.annotations.get(PROXY_PROTOCOL_ANNOTATION) else {
+            return BTreeSet::new();
+        };
+        let own: BTreeSet<u16> = gateway.listeners.iter().map(|l| l.port).collect();
+        if text.trim() == "all" {
+            return own;
+        }
+        let mut ports = BTreeSet::new();
+        for part in text.split(',').map(str::trim) {
+            match part.parse::<u16>() {
+                Ok(port) if own.contains(&port) => drop(ports.insert(port)),
+                _ => {
+                    let field = format!("metadata.annotations[{PROXY_PROTOCOL_ANNOTATION}]");
+                    let text = format!("{part:?} is no port of this Gateway: all, or some of {own:?}");
+                    self.report(resource, Severity::Error, resource.position, &field, text);
+                }
+            }
+        }
+        ports
     }
 
     /// Puts a route on every listener that accepts it (spec: wasmplugin-and-routing §3.5).

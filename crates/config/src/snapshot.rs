@@ -37,6 +37,8 @@ pub struct Listener {
     pub tcp: Option<Arc<TcpTarget>>,
     /// Names and certificates, if its connections begin with TLS.
     pub tls: Option<Arc<TlsListener>>,
+    /// Its connections begin with a header of the PROXY protocol, which says who the client is.
+    pub has_proxy_header: bool,
     /// Plug-ins of HTTP streams: indexes into [`Snapshot::plugins`], in the order of the chain. None on a TCP listener.
     pub plugins: Vec<usize>,
     /// Plug-ins of connections (`type: NETWORK`), likewise. On an HTTP listener they come before HTTP is spoken.

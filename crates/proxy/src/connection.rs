@@ -25,9 +25,10 @@ use crate::body::ProxyBody;
 use crate::exchange::Exchange;
 use crate::io::{ConnectionNotes, DownstreamIo, detect};
 use crate::phase::{Phase, PhaseReceiver, drained};
+use crate::proxy_protocol;
 use crate::reason::{self, Reason};
-use crate::request;
-use crate::stats::WorkerStats;
+use crate::request::{self, Edge};
+use crate::stats::{Overload, WorkerStats};
 use crate::tcp;
 use crate::tls::{Accepted as TlsAccepted, Alpn, Tls};
 use crate::transport::Transport;
@@ -102,7 +103,7 @@ struct Client {
 /// Serves a connection until it ends or the worker drains.
 pub(crate) async fn serve(
     worker: Rc<WorkerContext>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     remote: SocketAddr,
     local: SocketAddr,
     mut drain: PhaseReceiver,
@@ -115,6 +116,25 @@ pub(crate) async fn serve(
     let Some(listener) = generation.listener(local) else {
         return serve_http(worker, Transport::Tcp(stream), client, drain).await;
     };
+    if generation.has_proxy_header(listener) {
+        let limit = worker.settings.request_head_time_max;
+        let read = tokio::select! {
+            read = tokio::time::timeout(limit, proxy_protocol::read(&mut stream)) => read,
+            () = drained(&mut drain) => return,
+        };
+        match read {
+            Ok(Ok(said)) => client.remote = said.unwrap_or(remote),
+            failed => {
+                stats.proxy_header_failures.increment();
+                let e = failed.map_or_else(
+                    |_| "none comes".to_owned(),
+                    |e| e.map_or_else(|e| e.to_string(), |_| String::new()),
+                );
+                return tracing::debug!(target: "http", "connection from {remote} on {local}: {e}");
+            }
+        }
+    }
+    let remote = client.remote;
     let (transport, target) = match generation.tls(listener) {
         None => (Transport::Tcp(stream), generation.tcp(listener).cloned()),
         Some(tls) => {
@@ -291,7 +311,16 @@ async fn handle(
 ) -> std::io::Result<Response<ProxyBody>> {
     let protocol = request.version();
     let upgrade = request::wants_switch(&request).then(|| hyper::upgrade::on(&mut request));
-    match request::accept(request, &downstream.peer, downstream.tls.as_ref(), upgrade.is_some()) {
+    if downstream.worker.gateway_stats.overload() == Overload::Refuse {
+        return Ok(refuse(&downstream, Reason::Overloaded, protocol));
+    }
+    let edge = Edge {
+        peer: &downstream.peer,
+        tls: downstream.tls.as_ref(),
+        trusted_hops: downstream.worker.settings.trusted_hops,
+        accepts_http10: downstream.worker.settings.accepts_http10,
+    };
+    match request::accept(request, &edge, upgrade.is_some()) {
         Ok(accepted) => {
             let (generation, listener) = downstream.generation();
             let names = listener.and_then(|l| generation.tls(l)).map(|tls| tls.names());

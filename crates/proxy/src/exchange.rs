@@ -28,6 +28,7 @@ use crate::connection::Downstream;
 use crate::idle::IdleKey;
 use crate::reason::{self, Reason};
 use crate::request::Accepted;
+use crate::stats::Overload;
 use crate::upstream::{Outcome, WorkerCluster};
 use crate::worker_generation::WorkerGeneration;
 
@@ -95,7 +96,7 @@ impl Exchange {
             ..StreamInfo::new(
                 std::time::SystemTime::now(),
                 downstream.id,
-                (downstream.remote, downstream.local),
+                (accepted.client.unwrap_or(downstream.remote), downstream.local),
                 &worker.no_name(),
             )
         };
@@ -431,7 +432,8 @@ impl Exchange {
         // Before the whole request has been read, the connection cannot carry another one.
         let is_cut = self.stream.state() == StreamState::Replied
             && (self.request_body.is_some() || self.broken_request);
-        let must_close = is_http1 && (is_cut || worker.is_leaving.get());
+        let must_close = is_http1
+            && (is_cut || worker.is_leaving.get() || worker.gateway_stats.overload() != Overload::None);
         let Some(response) = &mut self.stream.data_mut().response else {
             return Err(io::Error::other("a response without a head"));
         };

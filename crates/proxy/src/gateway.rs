@@ -74,6 +74,7 @@ impl Gateway {
         resolver: Option<Resolver>,
         inherited: InheritedSockets,
     ) -> Result<Self, GatewayError> {
+        let memory_bytes_max = settings.memory_bytes_max;
         let (settings, stats) = (Arc::new(settings), GatewayStats::new(workers));
         let mut senders = Vec::new();
         let mut threads = Vec::new();
@@ -104,7 +105,7 @@ impl Gateway {
             workers: senders,
             threads: Mutex::new(threads),
             is_closed: AtomicBool::new(false),
-            supervisor: Supervisor::new(Arc::clone(&stats), resolver),
+            supervisor: Supervisor::new(Arc::clone(&stats), resolver, memory_bytes_max),
             stats,
             listening: Mutex::default(),
             inherited: Mutex::new(inherited),

@@ -57,6 +57,8 @@ pub struct GenerationListener {
     pub tcp: Option<Arc<TcpTarget>>,
     /// Names and certificates, if its connections begin with TLS; see [`crate::Gateway::listener_tls`].
     pub tls: Option<Arc<ListenerTls>>,
+    /// Its connections begin with a header of the PROXY protocol.
+    pub has_proxy_header: bool,
     /// Plug-ins of HTTP streams in the order of the request.
     pub chain: Vec<ChainStep>,
     /// Plug-ins of connections, in the order of what the client sends.

@@ -19,6 +19,8 @@ pub(crate) enum Reason {
     TransferCoding,
     /// The client's body is no body.
     RequestBody,
+    /// The process has too little memory.
+    Overloaded,
     /// No route matches.
     RouteNotFound,
     /// The route's backend reference is broken.
@@ -61,6 +63,7 @@ impl Reason {
             Self::InvalidTarget => (400, "DPE", "http.invalid_target", ""),
             Self::TransferCoding => (501, "DPE", "http1.invalid_transfer_encoding", "Not Implemented"),
             Self::RequestBody => (400, "DPE", "http1.codec_error", "Bad Request"),
+            Self::Overloaded => (503, "OM", "overload", "overloaded"),
             Self::RouteNotFound => (404, "NR", "route_not_found", ""),
             Self::BackendInvalid => (500, "NC", "cluster_not_found", ""),
             Self::NoHealthyUpstream => (503, "UH", "no_healthy_upstream", "no healthy upstream"),

@@ -1,5 +1,7 @@
 //! From what the client sent to what filters and the upstream see.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
@@ -27,6 +29,18 @@ pub(crate) struct Accepted {
     pub(crate) body: Option<Incoming>,
     /// It asks for another protocol, whose bytes follow once it has been agreed on.
     pub(crate) switches: bool,
+    /// The client, if a proxy that is trusted has named another one than the connection's.
+    pub(crate) client: Option<SocketAddr>,
+}
+
+/// What is known of who sends a request.
+pub(crate) struct Edge<'e> {
+    /// The connection's client as a header value.
+    pub(crate) peer: &'e HeaderValue,
+    pub(crate) tls: Option<&'e Tls>,
+    /// Proxies in front of us whose word counts.
+    pub(crate) trusted_hops: u32,
+    pub(crate) accepts_http10: bool,
 }
 
 /// The protocol that can be switched to.
@@ -48,15 +62,15 @@ pub(crate) fn wants_switch(request: &Request<Incoming>) -> bool {
         && request.body().is_end_stream()
 }
 
-/// Checks a request and makes its head canonical. `peer`: the client's address as a header value.
+/// Checks a request and makes its head canonical.
 pub(crate) fn accept(
     request: Request<Incoming>,
-    peer: &HeaderValue,
-    tls: Option<&Tls>,
+    edge: &Edge<'_>,
     switches: bool,
 ) -> Result<Accepted, Reason> {
     let (parts, body) = request.into_parts();
-    if parts.version == Version::HTTP_10 || parts.version == Version::HTTP_09 {
+    let is_old = parts.version == Version::HTTP_10 && !edge.accepts_http10;
+    if is_old || parts.version == Version::HTTP_09 {
         return Err(Reason::LowVersion);
     }
     if parts.method == Method::CONNECT {
@@ -86,20 +100,20 @@ pub(crate) fn accept(
     if has_body && body.size_hint().exact().is_none() {
         headers.remove(CONTENT_LENGTH);
     }
-    add_forwarding(&mut headers, peer, tls);
+    let client = add_forwarding(&mut headers, edge);
     let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     // Of the server as a whole (RFC 9112 §3.2.4): it is no path, and goes on as it is.
     let is_asterisk = target == "*" && parts.method == Method::OPTIONS;
     let normalised = if is_asterisk { Ok(None) } else { normalise(target) };
     let normalised = normalised.map_err(|NotNormal| Reason::PathNotNormal)?;
     let mut head = RequestHead::new(parts.method, parts.uri, Some(authority), headers);
-    if tls.is_some() {
+    if edge.tls.is_some() {
         head.scheme = HTTPS;
     }
     if let Some(path) = normalised.and_then(|p| HeaderValue::from_str(&p).ok()) {
         head.set_path(path);
     }
-    Ok(Accepted { head, body: has_body.then_some(body), switches })
+    Ok(Accepted { head, body: has_body.then_some(body), switches, client })
 }
 
 /// Whether a target is a path, `*`, or a URL of ours: a bare name, which only CONNECT may ask for, would be taken for one.
@@ -166,17 +180,28 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// What Envoy adds at the edge, in its order.
-fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue, tls: Option<&Tls>) {
-    let forwarded_for = match headers.get(X_FORWARDED_FOR) {
-        Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), b",", peer.as_bytes()].concat())
-            .unwrap_or_else(|_| peer.clone()),
-        None => peer.clone(),
+/// What Envoy adds at the edge, in its order; the client, if it is not the connection's.
+fn add_forwarding(headers: &mut HeaderMap, edge: &Edge<'_>) -> Option<SocketAddr> {
+    let Edge { peer, tls, .. } = edge;
+    let client = trusted_client(headers, edge.trusted_hops);
+    let before: Vec<&[u8]> = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    let forwarded_for = if before.is_empty() {
+        HeaderValue::clone(peer)
+    } else {
+        // Several of them are one list.
+        let all = [&before[..], &[peer.as_bytes()]].concat().join(&b","[..]);
+        HeaderValue::from_bytes(&all).unwrap_or_else(|_| HeaderValue::clone(peer))
     };
+    // A proxy that is trusted knows better what its client spoke.
+    let said = headers.get(X_FORWARDED_PROTO).filter(|_| edge.trusted_hops > 0);
+    let said = said.filter(|v| matches!(v.as_bytes(), b"http" | b"https")).cloned();
+    let own = || if tls.is_some() { HTTPS } else { HeaderValue::from_static("http") };
+    let proto = said.unwrap_or_else(own);
+    let external = client.and_then(|c| HeaderValue::from_str(&c.ip().to_string()).ok());
     let mut set = |name: HeaderName, value: HeaderValue| drop(headers.try_insert(name, value));
     set(X_FORWARDED_FOR, forwarded_for);
-    set(X_FORWARDED_PROTO, if tls.is_some() { HTTPS } else { HeaderValue::from_static("http") });
-    set(X_ENVOY_EXTERNAL_ADDRESS, peer.clone());
+    set(X_FORWARDED_PROTO, proto);
+    set(X_ENVOY_EXTERNAL_ADDRESS, external.unwrap_or_else(|| HeaderValue::clone(peer)));
     // A client outside must not choose the id under which others find its request.
     set(X_REQUEST_ID, request_id());
     headers.remove(X_ENVOY_ATTEMPT_COUNT);
@@ -186,6 +211,18 @@ fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue, tls: Option<&Tls>
     if let Some(value) = tls.and_then(|tls| tls.client_certificate.as_ref()) {
         let _ = headers.try_insert(X_FORWARDED_CLIENT_CERT, value.clone());
     }
+    client
+}
+
+/// Whom the last but so many of `x-forwarded-for` names. `None`: nobody is trusted, or it names nobody there.
+fn trusted_client(headers: &HeaderMap, trusted_hops: u32) -> Option<SocketAddr> {
+    let before = usize::try_from(trusted_hops.checked_sub(1)?).ok()?;
+    let values = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    let all: Vec<&[u8]> = values.flat_map(|v| v.split(|b| *b == b',')).collect();
+    let text = std::str::from_utf8(all.iter().rev().nth(before)?).ok()?.trim();
+    // Some write a port, too.
+    let ip = text.parse::<IpAddr>().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))?;
+    Some(SocketAddr::new(ip, 0))
 }
 
 /// A version 4 UUID. It is a name, not a secret: a fast generator will do.
@@ -358,8 +395,19 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("accept", HeaderValue::from_static("*/*"));
         headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1.2.3.4"));
-        add_forwarding(&mut headers, &HeaderValue::from_static("127.0.0.1"), None);
-        assert_eq!(headers[X_FORWARDED_FOR], "1.2.3.4,127.0.0.1");
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("5.6.7.8"));
+        let peer = HeaderValue::from_static("127.0.0.1");
+        let edge = |trusted_hops| Edge { peer: &peer, tls: None, trusted_hops, accepts_http10: false };
+        let mut trusting = headers.clone();
+        assert_eq!(add_forwarding(&mut headers, &edge(0)), None);
+        assert_eq!(headers[X_FORWARDED_FOR], "1.2.3.4,5.6.7.8,127.0.0.1");
+        assert_eq!(headers[X_ENVOY_EXTERNAL_ADDRESS], "127.0.0.1");
+        trusting.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+        assert_eq!(add_forwarding(&mut trusting.clone(), &edge(1)), Some("5.6.7.8:0".parse().unwrap()));
+        assert_eq!(add_forwarding(&mut trusting.clone(), &edge(3)), None, "it names nobody there");
+        assert_eq!(add_forwarding(&mut trusting, &edge(2)), Some("1.2.3.4:0".parse().unwrap()));
+        assert_eq!(trusting[X_ENVOY_EXTERNAL_ADDRESS], "1.2.3.4");
+        assert_eq!(trusting[X_FORWARDED_PROTO], "https");
         let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(
             names,

@@ -19,6 +19,14 @@ pub struct Settings {
     pub access_log_format: Option<Arc<LogFormat>>,
     /// Bounds of one stream.
     pub stream: StreamLimits,
+    /// Proxies in front of us that are trusted: the client is whom the last of them but so many names in
+    /// `x-forwarded-for`.
+    pub trusted_hops: u32,
+    /// HTTP/1.0 is served; otherwise it is answered with 426.
+    pub accepts_http10: bool,
+    /// Memory of the process, bytes. From 90 % of it on connections end after their next answer, from 95 % on further
+    /// requests are answered with 503.
+    pub memory_bytes_max: Option<u64>,
     /// Downstream connections of one worker at the same time. Further ones are closed at once.
     pub connections_max: u64,
     /// Size of a request head, bytes. Over it: 431.
@@ -76,6 +84,9 @@ impl Default for Settings {
             access_log: None,
             access_log_format: None,
             stream: StreamLimits::default(),
+            trusted_hops: 0,
+            accepts_http10: false,
+            memory_bytes_max: None,
             connections_max: u64::MAX,
             request_head_bytes_max: 60 << 10,
             request_headers_max: 100,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -48,6 +48,8 @@ pub struct WorkerStats {
     pub downstream_connections_active: Counter,
     /// Downstream connections that were closed at once, because there were too many.
     pub downstream_connections_refused: Counter,
+    /// Downstream connections whose header of the PROXY protocol was missing or wrong.
+    pub proxy_header_failures: Counter,
     /// Downstream connections whose TLS handshake came to its end.
     pub tls_handshakes: Counter,
     /// Downstream connections that ended in it.
@@ -82,9 +84,22 @@ impl WorkerStats {
     }
 }
 
+/// How much the process can bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Overload {
+    /// Whatever comes.
+    None = 0,
+    /// Connections end after their next answer.
+    Shrink = 1,
+    /// Further requests are answered with 503.
+    Refuse = 2,
+}
+
 /// All counters of the data path.
 #[derive(Debug)]
 pub struct GatewayStats {
+    overload: AtomicU8,
     /// One per worker.
     pub workers: Vec<Arc<WorkerStats>>,
     clusters: Mutex<BTreeMap<Arc<str>, Arc<ClusterState>>>,
@@ -100,9 +115,23 @@ impl GatewayStats {
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
             workers: (0..workers).map(|_| Arc::default()).collect(),
+            overload: AtomicU8::new(Overload::None as u8),
             clusters: Mutex::default(),
             replies: Mutex::default(),
         })
+    }
+
+    /// How much the process can bear now.
+    pub fn overload(&self) -> Overload {
+        match self.overload.load(Ordering::Relaxed) {
+            0 => Overload::None,
+            1 => Overload::Shrink,
+            _ => Overload::Refuse,
+        }
+    }
+
+    pub(crate) fn set_overload(&self, overload: Overload) {
+        self.overload.store(overload as u8, Ordering::Relaxed);
     }
 
     /// A cluster; it outlives generations.

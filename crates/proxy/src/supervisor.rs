@@ -3,6 +3,7 @@
 
 mod dns;
 mod health;
+mod memory;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ const WARM_TIME_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Supervisor {
     stats: Arc<GatewayStats>,
     resolver: Option<Resolver>,
+    memory_bytes_max: Option<u64>,
     changed: Notify,
 }
 
@@ -50,8 +52,12 @@ impl Drop for Task {
 type Key<T> = (usize, T);
 
 impl Supervisor {
-    pub(crate) fn new(stats: Arc<GatewayStats>, resolver: Option<Resolver>) -> Self {
-        Self { stats, resolver, changed: Notify::new() }
+    pub(crate) fn new(
+        stats: Arc<GatewayStats>,
+        resolver: Option<Resolver>,
+        memory_bytes_max: Option<u64>,
+    ) -> Self {
+        Self { stats, resolver, memory_bytes_max, changed: Notify::new() }
     }
 
     /// Waits until clusters that have just come know of their endpoints, but not for ever.
@@ -70,6 +76,9 @@ impl Supervisor {
         let mut checks: HashMap<Key<SocketAddr>, (usize, HealthCheck, Task)> = HashMap::new();
         loop {
             let _ = tokio::time::timeout(TICK, self.changed.notified()).await;
+            if let Some(max) = self.memory_bytes_max {
+                memory::watch(&self.stats, max);
+            }
             let clusters = self.stats.clusters();
             let now = Instant::now();
             let (mut wanted_names, mut wanted_checks) = (HashMap::new(), HashMap::new());

@@ -34,6 +34,7 @@ struct WorkerListener {
     routes: Arc<RouteTable>,
     tcp: Option<Arc<TcpTarget>>,
     tls: Option<Arc<ListenerTls>>,
+    has_proxy_header: bool,
     chain: Vec<WorkerStep>,
     network_chain: Vec<WorkerStep>,
 }
@@ -77,6 +78,7 @@ impl WorkerGeneration {
             routes: Arc::clone(&l.routes),
             tcp: l.tcp.clone(),
             tls: l.tls.clone(),
+            has_proxy_header: l.has_proxy_header,
             chain: WorkerStep::chain(&l.chain, worker_plugin),
             network_chain: WorkerStep::chain(&l.network_chain, worker_plugin),
         };
@@ -111,6 +113,11 @@ impl WorkerGeneration {
     /// What its connections begin with, if that is TLS.
     pub(crate) fn tls(&self, listener: usize) -> Option<&Arc<ListenerTls>> {
         self.listeners.get(listener)?.tls.as_ref()
+    }
+
+    /// Whether its connections begin with a header of the PROXY protocol.
+    pub(crate) fn has_proxy_header(&self, listener: usize) -> bool {
+        self.listeners.get(listener).is_some_and(|l| l.has_proxy_header)
     }
 
     /// The chain for a new stream, and the port through which its plug-ins are reached from outside.

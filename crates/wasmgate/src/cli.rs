@@ -169,6 +169,20 @@ pub(crate) struct ProcessArguments {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) dns_server: Vec<SocketAddr>,
 
+    /// Proxies in front of this gateway whose word counts: the client is whom the last but so many (the N-th from the
+    /// right) of x-forwarded-for names, and x-forwarded-proto is kept. Envoy's xff_num_trusted_hops.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) trusted_hops: u32,
+
+    /// Serve HTTP/1.0, which is otherwise answered with 426, as by Envoy.
+    #[arg(long)]
+    pub(crate) accept_http_10: bool,
+
+    /// Memory that the process may take, MiB: from 90 % of it on connections end after their next answer, from 95 % on
+    /// further requests are answered with 503. Default: no bound.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub(crate) max_memory: Option<u64>,
+
     /// How long a client may take to establish TLS.
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) tls_handshake_timeout: Duration,

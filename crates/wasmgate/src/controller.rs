@@ -257,6 +257,7 @@ impl Controller {
             routes: Arc::clone(&l.routes),
             tcp: l.tcp.clone(),
             tls: l.tls.as_ref().map(|names| self.gateway.listener_tls(names)),
+            has_proxy_header: l.has_proxy_header,
             chain: l.plugins.iter().filter_map(step).collect(),
             network_chain: l.network_plugins.iter().filter_map(step).collect(),
         };

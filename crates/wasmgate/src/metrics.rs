@@ -113,6 +113,20 @@ fn gateway_samples(state: &AdminState, out: &mut Vec<Sample>) {
         "http.downstream_cx_active",
     ));
     out.push(counter(
+        "wasmgate_downstream_proxy_header_failures",
+        "Connections whose header of the PROXY protocol was missing or wrong",
+        vec![],
+        sum(|w| w.proxy_header_failures.get()),
+        "proxy_proto.errors",
+    ));
+    out.push(gauge(
+        "wasmgate_overload",
+        "1: connections end after their next answer; 2: further requests are refused",
+        vec![],
+        state.gateway.stats().overload() as u64,
+        "overload.level",
+    ));
+    out.push(counter(
         "wasmgate_requests",
         "Requests",
         vec![],
