@@ -28,7 +28,7 @@ use crate::phase::{Phase, PhaseReceiver, drained};
 use crate::proxy_protocol;
 use crate::reason::{self, Reason};
 use crate::request::{self, Edge};
-use crate::stats::{Overload, WorkerStats};
+use crate::stats::{Overload, Traffic, WorkerStats};
 use crate::tcp;
 use crate::tls::{Accepted as TlsAccepted, Alpn, Tls};
 use crate::transport::Transport;
@@ -116,6 +116,7 @@ pub(crate) async fn serve(
     let Some(listener) = generation.listener(local) else {
         return serve_http(worker, Transport::Tcp(stream), client, drain).await;
     };
+    let _of_listener = generation.traffic(listener).map(|traffic| OfListener::new(traffic, worker.index));
     if generation.has_proxy_header(listener) {
         let limit = worker.settings.request_head_time_max;
         let read = tokio::select! {
@@ -227,6 +228,27 @@ impl<'s> Active<'s> {
     fn new(stats: &'s WorkerStats) -> Self {
         stats.downstream_connections_active.increment();
         Self(stats)
+    }
+}
+
+/// The same for its listener.
+struct OfListener(Arc<Traffic>, usize);
+
+impl OfListener {
+    fn new(traffic: Arc<Traffic>, worker: usize) -> Self {
+        if let Some(shard) = traffic.shards.get(worker) {
+            shard.connections.increment();
+            shard.connections_active.increment();
+        }
+        Self(traffic, worker)
+    }
+}
+
+impl Drop for OfListener {
+    fn drop(&mut self) {
+        if let Some(shard) = self.0.shards.get(self.1) {
+            shard.connections_active.decrement();
+        }
     }
 }
 
@@ -371,6 +393,8 @@ fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Respons
     }
     worker.stats.requests.increment();
     worker.stats.count_response(status.as_u16());
+    let (generation, listener) = downstream.generation();
+    generation.count(listener, None, status.as_u16());
     worker.gateway_stats.count_reply(&details);
     worker.log(&Entry {
         data: None,

@@ -495,6 +495,7 @@ impl Exchange {
         self.stream.end();
         worker.stats.requests_active.decrement();
         worker.stats.count_response(self.status);
+        self.generation.count(self.listener, self.route.as_ref(), self.status);
         if was_reset {
             worker.stats.resets.increment();
         }

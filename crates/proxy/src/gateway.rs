@@ -173,6 +173,10 @@ impl Gateway {
         let routed: BTreeSet<Arc<str>> =
             generation.listeners.iter().flat_map(|l| l.routes.cluster_names()).collect();
         self.stats.retain_clusters(|name| generation.clusters.contains_key(name) || routed.contains(name));
+        let routes: BTreeSet<&str> =
+            generation.listeners.iter().flat_map(|l| l.routes.routes()).map(|r| &*r.name).collect();
+        let is_listener = |name: &str| generation.listeners.iter().any(|l| *l.name == *name);
+        self.stats.retain_traffic(is_listener, |name| routes.contains(name));
         let mut listening = before;
         for (address, sockets) in opened {
             self.keep_handles(address, &sockets);

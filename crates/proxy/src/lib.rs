@@ -37,7 +37,7 @@ pub use clock::civil as civil_date;
 pub use gateway::{Gateway, GatewayError, InheritedSockets};
 pub use generation::{ChainStep, Generation, GenerationListener};
 pub use settings::Settings;
-pub use stats::{Counter, GatewayStats, Overload, WorkerStats};
+pub use stats::{Counter, GatewayStats, Overload, Traffic, TrafficCounters, WorkerStats};
 pub use supervisor::{Resolver, ResolverError};
 pub use tls::ListenerTls;
 pub use upstream::state::{ClusterCounters, ClusterState, HostCounters, HostState};

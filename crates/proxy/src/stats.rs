@@ -84,6 +84,59 @@ impl WorkerStats {
     }
 }
 
+/// What one worker counts of a listener or a route.
+#[derive(Debug, Default)]
+pub struct TrafficCounters {
+    /// Connections accepted; of listeners only.
+    pub connections: Counter,
+    /// Connections open now; of listeners only.
+    pub connections_active: Counter,
+    /// Requests that are over.
+    pub requests: Counter,
+    /// Responses by hundreds of their status.
+    pub responses: [Counter; 5],
+}
+
+impl TrafficCounters {
+    /// A request is over. `status`: 0 when the client left before there was one.
+    pub(crate) fn count(&self, status: u16) {
+        self.requests.increment();
+        if let Some(counter) = usize::from(status / 100).checked_sub(1).and_then(|i| self.responses.get(i)) {
+            counter.increment();
+        }
+    }
+}
+
+/// What is counted of a listener or a route.
+#[derive(Debug)]
+pub struct Traffic {
+    /// One shard per worker.
+    pub shards: Vec<TrafficCounters>,
+}
+
+impl Traffic {
+    /// Sums a counter over the workers.
+    pub fn sum(&self, pick: impl Fn(&TrafficCounters) -> u64) -> u64 {
+        self.shards.iter().map(pick).sum()
+    }
+}
+
+/// Traffic by name.
+#[derive(Debug, Default)]
+struct TrafficByName(Mutex<BTreeMap<Arc<str>, Arc<Traffic>>>);
+
+impl TrafficByName {
+    fn get(&self, name: &Arc<str>, workers: usize) -> Arc<Traffic> {
+        let make =
+            || Arc::new(Traffic { shards: (0..workers).map(|_| TrafficCounters::default()).collect() });
+        Arc::clone(self.0.lock().entry(Arc::clone(name)).or_insert_with(make))
+    }
+
+    fn all(&self) -> Vec<(Arc<str>, Arc<Traffic>)> {
+        self.0.lock().iter().map(|(n, t)| (Arc::clone(n), Arc::clone(t))).collect()
+    }
+}
+
 /// How much the process can bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -102,6 +155,8 @@ pub struct GatewayStats {
     overload: AtomicU8,
     /// One per worker.
     pub workers: Vec<Arc<WorkerStats>>,
+    listeners: TrafficByName,
+    routes: TrafficByName,
     clusters: Mutex<BTreeMap<Arc<str>, Arc<ClusterState>>>,
     /// Answers of the proxy and of plug-ins by response code details; a closed list but for plug-ins' own words.
     replies: Mutex<BTreeMap<String, u64>>,
@@ -116,6 +171,8 @@ impl GatewayStats {
         Arc::new(Self {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             overload: AtomicU8::new(Overload::None as u8),
+            listeners: TrafficByName::default(),
+            routes: TrafficByName::default(),
             clusters: Mutex::default(),
             replies: Mutex::default(),
         })
@@ -132,6 +189,30 @@ impl GatewayStats {
 
     pub(crate) fn set_overload(&self, overload: Overload) {
         self.overload.store(overload as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn listener(&self, name: &Arc<str>) -> Arc<Traffic> {
+        self.listeners.get(name, self.workers.len())
+    }
+
+    pub(crate) fn route(&self, name: &Arc<str>) -> Arc<Traffic> {
+        self.routes.get(name, self.workers.len())
+    }
+
+    /// Every listener that there has been a connection for since it came.
+    pub fn listeners(&self) -> Vec<(Arc<str>, Arc<Traffic>)> {
+        self.listeners.all()
+    }
+
+    /// Every route that has had a request since it came, by its name.
+    pub fn routes(&self) -> Vec<(Arc<str>, Arc<Traffic>)> {
+        self.routes.all()
+    }
+
+    /// Forgets listeners and routes that no generation has any more.
+    pub(crate) fn retain_traffic(&self, listener: impl Fn(&str) -> bool, route: impl Fn(&str) -> bool) {
+        self.listeners.0.lock().retain(|name, _| listener(name));
+        self.routes.0.lock().retain(|name, _| route(name));
     }
 
     /// A cluster; it outlives generations.

@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use wasmgate_config::{Cluster, RouteTable, TcpTarget};
+use wasmgate_config::{Cluster, Route, RouteTable, TcpTarget};
 use wasmgate_plugin::{PluginVersion, StreamPort, WorkerPlugin};
 
 use crate::chain::{ChainFilter, WorkerStep};
 use crate::generation::{Generation, GenerationListener};
+use crate::stats::Traffic;
 use crate::tls::ListenerTls;
 use crate::upstream::{ClusterRegistry, WorkerCluster};
 
@@ -23,6 +24,8 @@ pub(crate) struct WorkerGeneration {
     id: u64,
     /// By the address of the cluster, which the route holds: no hash of a name per request.
     clusters: RefCell<ByAddress>,
+    /// Likewise.
+    routes: RefCell<RoutesByAddress>,
     /// All clusters of the configuration.
     by_name: BTreeMap<Arc<str>, Arc<Cluster>>,
     registry: Option<Rc<ClusterRegistry>>,
@@ -30,6 +33,7 @@ pub(crate) struct WorkerGeneration {
 
 #[derive(Debug)]
 struct WorkerListener {
+    traffic: Arc<Traffic>,
     address: SocketAddr,
     routes: Arc<RouteTable>,
     tcp: Option<Arc<TcpTarget>>,
@@ -44,6 +48,9 @@ pub(crate) type Filters = SmallVec<[ChainFilter; 2]>;
 
 /// Clusters by the address of their configuration, which is kept, too: it is a key for as long as it lives.
 type ByAddress = HashMap<usize, (Arc<Cluster>, Rc<WorkerCluster>), BuildHasherDefault<AddressHasher>>;
+
+/// What is counted of routes, likewise.
+type RoutesByAddress = HashMap<usize, (Arc<Route>, Arc<Traffic>), BuildHasherDefault<AddressHasher>>;
 
 /// Takes an address for its own hash: they differ, if not in the lowest bits.
 #[derive(Default)]
@@ -74,6 +81,7 @@ impl WorkerGeneration {
         registry: &Rc<ClusterRegistry>,
     ) -> Self {
         let listener = |l: &GenerationListener| WorkerListener {
+            traffic: registry.stats().listener(&l.name),
             address: l.address,
             routes: Arc::clone(&l.routes),
             tcp: l.tcp.clone(),
@@ -86,6 +94,7 @@ impl WorkerGeneration {
             listeners: generation.listeners.iter().map(listener).collect(),
             id: generation.id,
             clusters: RefCell::default(),
+            routes: RefCell::default(),
             by_name: generation.clusters.clone(),
             registry: Some(Rc::clone(registry)),
         }
@@ -156,6 +165,30 @@ impl WorkerGeneration {
 
     pub(crate) fn has_filters(&self, listener: Option<usize>) -> bool {
         listener.and_then(|l| self.listeners.get(l)).is_some_and(|l| !l.chain.is_empty())
+    }
+
+    /// What is counted of a listener.
+    pub(crate) fn traffic(&self, listener: usize) -> Option<Arc<Traffic>> {
+        self.listeners.get(listener).map(|l| Arc::clone(&l.traffic))
+    }
+
+    /// A request is over.
+    pub(crate) fn count(&self, listener: Option<usize>, route: Option<&Arc<Route>>, status: u16) {
+        let Some(registry) = &self.registry else { return };
+        let shard = |traffic: &Traffic| {
+            if let Some(shard) = traffic.shards.get(registry.worker()) {
+                shard.count(status);
+            }
+        };
+        if let Some(listener) = listener.and_then(|l| self.listeners.get(l)) {
+            shard(&listener.traffic);
+        }
+        let Some(route) = route else { return };
+        let key = Arc::as_ptr(route) as usize;
+        let mut routes = self.routes.borrow_mut();
+        let (_, traffic) =
+            routes.entry(key).or_insert_with(|| (Arc::clone(route), registry.stats().route(&route.name)));
+        shard(traffic);
     }
 
     /// What this worker has of a cluster.

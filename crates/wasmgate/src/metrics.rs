@@ -2,6 +2,7 @@
 
 mod clusters;
 mod tls;
+mod traffic;
 
 use std::sync::atomic::Ordering;
 
@@ -33,6 +34,7 @@ fn samples(state: &AdminState) -> Vec<Sample> {
     let mut out = Vec::new();
     gateway_samples(state, &mut out);
     tls::samples(state, &mut out);
+    traffic::samples(state, &mut out);
     clusters::samples(state, &mut out);
     plugin_samples(state, &mut out);
     out

@@ -250,3 +250,34 @@ fn another_process_takes_over_without_refusing_anybody() {
     assert_eq!(gateway.get("/", &[]).unwrap().text(), "fine");
     assert!(still.exited().unwrap().is_none());
 }
+
+#[test]
+fn every_metric_is_documented_and_listeners_and_routes_have_their_own() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, &[]);
+    for path in ["/", "/", "*"] {
+        gateway.get(path, &[]).unwrap();
+    }
+    let documented = include_str!("../../../docs/metrics.md");
+    let prometheus = gateway.admin_get("/stats/prometheus").unwrap().text();
+    let names: Vec<&str> =
+        prometheus.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(names.len() > 40, "{prometheus}");
+    for name in names {
+        assert!(
+            documented.contains(&format!("`{name}`")) || documented.contains(&format!("`{name}{{")),
+            "{name}"
+        );
+    }
+    let port = gateway.address().port();
+    let stats = gateway.admin_get("/stats").unwrap().text();
+    for line in [
+        format!("listener.127.0.0.1_{port}.downstream_cx_total: 3\n"),
+        format!("listener.127.0.0.1_{port}.http.downstream_rq_completed: 3\n"),
+        format!("listener.127.0.0.1_{port}.http.downstream_rq_2xx: 2\n"),
+        "route.httpbin.upstream_rq_completed: 2\n".to_owned(),
+        "route.httpbin.upstream_rq_2xx: 2\n".to_owned(),
+    ] {
+        assert!(stats.contains(&line), "{line}: {stats}");
+    }
+}

@@ -27,6 +27,14 @@ impl ClusterRegistry {
         Self { settings, stats, worker, generation: Cell::new(0), clusters: RefCell::default() }
     }
 
+    pub(crate) fn stats(&self) -> &GatewayStats {
+        &self.stats
+    }
+
+    pub(crate) fn worker(&self) -> usize {
+        self.worker
+    }
+
     /// A generation takes over: clusters that it has no more are forgotten once their last stream ends.
     pub(crate) fn begin(&self, generation: u64, is_kept: impl Fn(&str) -> bool) {
         self.generation.set(generation);
