@@ -1,34 +1,28 @@
 //! Downstream connections: from accept to the last request.
 
+mod requests;
+
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, SERVER};
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use wasmgate_stream::LocalReply;
 
-use crate::access_log::Entry;
-use crate::body::ProxyBody;
+use self::requests::handle;
 use crate::exchange::Exchange;
 use crate::io::{ConnectionNotes, DownstreamIo, detect};
 use crate::phase::{Phase, PhaseReceiver, drained};
 use crate::proxy_protocol;
-use crate::reason::{self, Reason};
-use crate::request::{self, Edge};
-use crate::stats::{Overload, Traffic, WorkerStats};
+use crate::stats::{Traffic, WorkerStats};
 use crate::tcp;
 use crate::tls::{Accepted as TlsAccepted, Alpn, Tls};
 use crate::transport::Transport;
@@ -304,6 +298,7 @@ async fn serve_h2(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: Phase
         .keep_alive_timeout(settings.http2_ping_interval)
         .max_concurrent_streams(settings.http2_streams_max)
         .max_header_list_size(u32::try_from(settings.request_head_bytes_max).unwrap_or(u32::MAX))
+        .enable_connect_protocol()
         .auto_date_header(false);
     let service = service_fn({
         let downstream = Rc::clone(&downstream);
@@ -325,87 +320,4 @@ fn note(downstream: &Downstream, result: Result<(), hyper::Error>) {
     if let Err(e) = result {
         tracing::debug!(target: "http", "connection {} from {}: {e}", downstream.id, downstream.remote);
     }
-}
-
-async fn handle(
-    downstream: Rc<Downstream>,
-    mut request: Request<Incoming>,
-) -> std::io::Result<Response<ProxyBody>> {
-    let protocol = request.version();
-    let upgrade = request::wants_switch(&request).then(|| hyper::upgrade::on(&mut request));
-    if downstream.worker.gateway_stats.overload() == Overload::Refuse {
-        return Ok(refuse(&downstream, Reason::Overloaded, protocol));
-    }
-    let edge = Edge {
-        peer: &downstream.peer,
-        tls: downstream.tls.as_ref(),
-        trusted_hops: downstream.worker.settings.trusted_hops,
-        accepts_http10: downstream.worker.settings.accepts_http10,
-    };
-    match request::accept(request, &edge, upgrade.is_some()) {
-        Ok(accepted) => {
-            let (generation, listener) = downstream.generation();
-            let names = listener.and_then(|l| generation.tls(l)).map(|tls| tls.names());
-            let tls = downstream.tls.as_ref().zip(names);
-            if tls.is_some_and(|(tls, names)| tls.is_misdirected(names, &accepted.head)) {
-                return Ok(refuse(&downstream, Reason::Misdirected, protocol));
-            }
-            generation.plugins_ready(listener).await;
-            let mut exchange = Exchange::start(downstream, accepted, protocol);
-            let parts = poll_fn(|cx| exchange.poll_head(cx)).await?;
-            match upgrade.filter(|_| parts.status == StatusCode::SWITCHING_PROTOCOLS) {
-                None => Ok(exchange.into_response(parts)),
-                Some(upgrade) => {
-                    let downstream = Rc::clone(exchange.downstream());
-                    downstream.tunnel.replace(Some((Box::new(exchange), upgrade)));
-                    Ok(parts.into_switch())
-                }
-            }
-        }
-        Err(reason) => Ok(refuse(&downstream, reason, protocol)),
-    }
-}
-
-/// Answers a request that never becomes a stream: Envoy calls no plug-in for it either.
-fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Response<ProxyBody> {
-    let worker = &downstream.worker;
-    let (started, start) = (Instant::now(), std::time::SystemTime::now());
-    let LocalReply { status, flags, details, body, .. } = reason.reply();
-    downstream.notes.answer_as_http11.store(protocol == Version::HTTP_10, Ordering::Relaxed);
-    let sent = body.len() as u64;
-    let mut response =
-        Response::new(if body.is_empty() { ProxyBody::Empty } else { ProxyBody::Full(Some(body)) });
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    if sent > 0 {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(sent));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    }
-    headers.insert(DATE, worker.date.header(start));
-    if let Some(server) = &worker.settings.server {
-        headers.insert(SERVER, server.clone());
-    }
-    if protocol != Version::HTTP_2 {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    if let Some(phrase) = reason::phrase(status) {
-        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(phrase));
-    }
-    worker.stats.requests.increment();
-    worker.stats.count_response(status.as_u16());
-    let (generation, listener) = downstream.generation();
-    generation.count(listener, None, status.as_u16());
-    worker.gateway_stats.count_reply(&details);
-    worker.log(&Entry {
-        data: None,
-        downstream_local: downstream.local,
-        downstream_remote: downstream.remote,
-        start,
-        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        status: status.as_u16(),
-        flags,
-        details: &details,
-        bytes_sent: sent,
-    });
-    response
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, DATE, HeaderValue, SERVER};
+use http::header::{CONNECTION, DATE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SERVER, UPGRADE};
 use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
@@ -541,6 +541,16 @@ pub(crate) struct ResponseParts {
 }
 
 impl ResponseParts {
+    /// The same over HTTP/2, where a stream is given away and not the connection (RFC 8441 §5).
+    pub(crate) fn into_consent(self) -> Response<ProxyBody> {
+        let mut response = Response::new(ProxyBody::Empty);
+        *response.headers_mut() = self.headers;
+        for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+            response.headers_mut().remove(name);
+        }
+        response
+    }
+
     /// The answer that ends HTTP on a connection.
     pub(crate) fn into_switch(self) -> Response<ProxyBody> {
         let mut response = Response::new(ProxyBody::Empty);

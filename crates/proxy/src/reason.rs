@@ -49,6 +49,8 @@ pub(crate) enum Reason {
     PathNotNormal,
     /// The host is not one that the connection's certificate is for.
     Misdirected,
+    /// The endpoint did not switch, and has not refused to either.
+    NotSwitched,
     /// CONNECT is not served.
     ConnectUnsupported,
 }
@@ -108,6 +110,7 @@ impl Reason {
             ),
             Self::PathNotNormal => (400, "", "path_normalization_failed", ""),
             Self::Misdirected => (421, "", "misdirected_request", "Misdirected Request"),
+            Self::NotSwitched => (502, "UPE", "upgrade_failed", ""),
             Self::ConnectUnsupported => (405, "", "connect_unsupported", ""),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
@@ -9,6 +11,7 @@ use http::{Method, Uri, Version};
 use http_body::Body as _;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use wasmgate_stream::RequestHead;
 
 use crate::reason::Reason;
@@ -60,6 +63,26 @@ pub(crate) fn wants_switch(request: &Request<Incoming>) -> bool {
         && names(UPGRADE, b"websocket")
         && names(CONNECTION, b"upgrade")
         && request.body().is_end_stream()
+}
+
+/// Makes an extended CONNECT for WebSocket (RFC 8441) the request to switch that it stands for, as Envoy does: filters and
+/// endpoints see HTTP/1.1's. Whether it was one.
+pub(crate) fn take_extended_connect(request: &mut Request<Incoming>) -> bool {
+    const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+    let protocol =
+        request.extensions().get::<Protocol>().map(|p| p.as_str().eq_ignore_ascii_case("websocket"));
+    if *request.method() != Method::CONNECT || protocol != Some(true) {
+        return false;
+    }
+    request.extensions_mut().remove::<Protocol>();
+    *request.method_mut() = Method::GET;
+    let headers = request.headers_mut();
+    // HTTP/2 needs none; whoever speaks HTTP/1.1 does.
+    let key = STANDARD.encode(fastrand::u128(..).to_be_bytes());
+    if let Ok(key) = HeaderValue::from_str(&key) {
+        let _ = headers.try_insert(KEY, key);
+    }
+    true
 }
 
 /// Checks a request and makes its head canonical.

@@ -242,3 +242,59 @@ fn the_answer_is_envoys() {
     });
     assert_eq!(ours, theirs);
 }
+
+#[test]
+fn a_stream_of_http2_can_switch_too() {
+    let gateway = gateway().run().unwrap();
+    let address = gateway.address();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut client = client.ready().await.unwrap();
+        // The server says that it can with its settings, which may take a moment.
+        while !client.is_extended_connect_protocol_enabled() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let connect = |path: &str| {
+            let mut request = http::Request::builder()
+                .method("CONNECT")
+                .uri(format!("http://test.example{path}"))
+                .version(http::Version::HTTP_2)
+                .header("sec-websocket-version", "13")
+                .body(())
+                .unwrap();
+            request.extensions_mut().insert(h2::ext::Protocol::from("websocket"));
+            request
+        };
+        let (answer, mut sending) = client.send_request(connect("/chat"), false).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        for name in ["upgrade", "connection", "sec-websocket-accept"] {
+            assert_eq!(answer.headers().get(name), None, "{name}");
+        }
+        let mut body = answer.into_body();
+        let mut heard = Vec::new();
+        sending.send_data("ping".into(), false).unwrap();
+        while heard != b"helloping" {
+            let data = body.data().await.unwrap().unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            heard.extend_from_slice(&data);
+        }
+        sending.send_data("bye".into(), false).unwrap();
+        assert!(body.data().await.is_none_or(|d| d.is_ok_and(|d| d.is_empty())), "it says nothing more");
+        // An answer that is no consent is not taken for one.
+        let (answer, _sending) = client.send_request(connect("/refused"), false).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 502);
+        // Other requests of the connection go on.
+        let get = http::Request::get("http://test.example/").body(()).unwrap();
+        let (answer, _) = client.send_request(get, true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+    });
+    let line = wait_until(Instant::now() + PATIENCE, || {
+        gateway.access_log().into_iter().find(|l| l.contains("\"path\":\"/chat\""))
+    });
+    let line = line.unwrap();
+    assert!(line.contains("\"protocol\":\"HTTP/2\"") && line.contains("\"response_code\":\"101\""), "{line}");
+}
