@@ -13,7 +13,7 @@ pub struct ManifestFile {
     /// The path as the user would write it.
     pub name: Arc<str>,
     /// Its content.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// Why the manifests cannot be read.
@@ -65,7 +65,7 @@ impl FolderSource {
     /// Files in one folder.
     pub const FILES_MAX: usize = 10_000;
     /// Changes are read once nothing has happened for so long.
-    pub const DEBOUNCE: Duration = Duration::from_millis(100);
+    pub const DEBOUNCE: Duration = Duration::from_millis(20);
     /// But not later than this after the first change.
     pub const DEBOUNCE_MAX: Duration = Duration::from_secs(1);
     /// Files are read again after this even if nothing was noticed.
@@ -126,7 +126,7 @@ impl FolderSource {
         let text = std::fs::read(path).map_err(error)?;
         Ok(ManifestFile {
             name: path.display().to_string().into(),
-            text: String::from_utf8_lossy(&text).into_owned(),
+            text: String::from_utf8_lossy(&text).into(),
         })
     }
 

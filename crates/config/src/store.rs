@@ -37,6 +37,10 @@ impl fmt::Display for Gap {
 
 #[derive(Clone, Debug, Default)]
 struct FileState {
+    /// What it was read from, to tell whether it has changed.
+    text: Arc<str>,
+    /// What is wrong with it.
+    findings: Vec<Diagnostic>,
     resources: Vec<Arc<Resource>>,
     /// Invalid resources without a good version.
     missing: Vec<ResourceId>,
@@ -51,12 +55,21 @@ impl Store {
         let mut next = BTreeMap::new();
         for file in files {
             let old = self.by_file.get(&file.name);
+            // Of thousands of files mostly one has changed.
+            if let Some(same) = old.filter(|old| old.text == file.text) {
+                diagnostics.extend(same.findings.iter().cloned());
+                next.insert(Arc::clone(&file.name), same.clone());
+                continue;
+            }
             // A file may have been renamed while it was edited.
             let gone = |name: &Arc<str>| !files.iter().any(|f| f.name == *name);
             let renamed = |id: &ResourceId| {
                 self.by_file.iter().filter(|(name, _)| gone(name)).find_map(|(_, state)| state.find(id))
             };
-            let state = Self::read(file, old, &renamed, &mut diagnostics);
+            let mut findings = Vec::new();
+            let mut state = Self::read(file, old, &renamed, &mut findings);
+            diagnostics.extend(findings.iter().cloned());
+            (state.text, state.findings) = (Arc::clone(&file.text), findings);
             next.insert(Arc::clone(&file.name), state);
         }
         self.by_file = next;
@@ -104,7 +117,6 @@ impl Store {
             }
         };
         let mut state = FileState::default();
-        let before = out.len();
         for document in &documents {
             for parsed in decode(document, &file.name, out) {
                 match parsed {
@@ -130,7 +142,7 @@ impl Store {
             });
         }
         let is_error = |d: &&Diagnostic| d.severity == Severity::Error;
-        let mut errors = out.iter().skip(before).filter(is_error).peekable();
+        let mut errors = out.iter().filter(is_error).peekable();
         let is_nameless = errors.clone().any(|d| d.resource.is_none());
         if is_empty || errors.peek().is_some() {
             // What is wrong may be what is left of any of those that are not there any more (a file that is being written,

@@ -15,7 +15,7 @@ use wasmgate_config::{
 };
 
 fn file(name: &str, text: &str) -> ManifestFile {
-    ManifestFile { name: Arc::from(name), text: text.to_owned() }
+    ManifestFile { name: Arc::from(name), text: text.into() }
 }
 
 fn identity() -> GatewayIdentity {

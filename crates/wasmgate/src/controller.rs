@@ -169,7 +169,9 @@ impl Controller {
     /// Logs findings that were not there before.
     fn report(&self, diagnostics: &[Diagnostic]) {
         let old = self.shared.current().diagnostics;
-        for diagnostic in diagnostics.iter().filter(|d| !old.contains(d)) {
+        let (known, now): (HashSet<&Diagnostic>, HashSet<&Diagnostic>) =
+            (old.iter().collect(), diagnostics.iter().collect());
+        for diagnostic in diagnostics.iter().filter(|d| !known.contains(d)) {
             match diagnostic.severity {
                 Severity::Error if self.published.id == 0 => {
                     tracing::error!(target: "config", "{diagnostic}")
@@ -180,7 +182,7 @@ impl Controller {
                 Severity::Warning => tracing::warn!(target: "config", "{diagnostic}"),
             }
         }
-        let gone = old.iter().filter(|d| d.severity == Severity::Error && !diagnostics.contains(d)).count();
+        let gone = old.iter().filter(|d| d.severity == Severity::Error && !now.contains(d)).count();
         if gone > 0 && !diagnostics.iter().any(|d| d.severity == Severity::Error) {
             tracing::info!(target: "config", "all manifests are valid again");
         }
