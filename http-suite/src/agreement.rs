@@ -84,8 +84,9 @@ impl Agreement {
     pub fn text(&self) -> String {
         let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
         let mut out = String::from(
-            "# What other proxies do instead, and why. Written by --record; the reasons are written by hand.\nreasons:\n",
+            "# What other proxies do instead, and why. Written by --record; the reasons are written by hand.\n",
         );
+        out.push_str(if self.reasons.is_empty() { "reasons: {}\n" } else { "reasons:\n" });
         for (name, reason) in &self.reasons {
             out.push_str(&format!("  {name}: {}\n", quoted(reason)));
         }

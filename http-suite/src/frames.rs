@@ -5,9 +5,9 @@
 //!
 //! | payload | is |
 //! |---|---|
-//! | `"name: value"` in HEADERS, CONTINUATION, PUSH_PROMISE | a header, as a literal that is never indexed; `":path: /"` as well |
+//! | `"name: value"` in HEADERS, CONTINUATION, PUSH_PROMISE | a header, as a literal that is not indexed; `":path: /"` as well |
 //! | `GET`, `POST`, … | the four pseudo headers of a request for `/` at `a.test` |
-//! | `"bytes"` elsewhere, `hex:82` anywhere | bytes ([`crate::notation`]) |
+//! | `"bytes"` elsewhere or without a colon and a space, `hex:82` | bytes ([`crate::notation`]) |
 //! | `NAME=1` in SETTINGS, `0x9=1` | a setting |
 //! | `+5` | the increment of a WINDOW_UPDATE |
 //! | `code=CANCEL`, `last=1` | of RST_STREAM and GOAWAY |
@@ -113,7 +113,8 @@ impl Frame {
             let text = quoted.strip_suffix('"').ok_or_else(|| format!("{word} has no end"))?;
             let bytes = notation::bytes(text)?;
             let has_headers = matches!(self.kind, 1 | 5 | 9) && !is_raw;
-            self.payload.extend(if has_headers { literal(&bytes)? } else { bytes });
+            let header = has_headers.then(|| literal(&bytes)).flatten();
+            self.payload.extend(header.unwrap_or(bytes));
             return Ok(());
         }
         match word.split_once('=') {
@@ -161,7 +162,7 @@ impl Frame {
             _ if METHODS.contains(&word) => {
                 for field in [&format!(":method: {word}"), ":scheme: http", ":path: /", ":authority: a.test"]
                 {
-                    self.payload.extend(literal(field.as_bytes())?);
+                    self.payload.extend(literal(field.as_bytes()).unwrap_or_default());
                 }
             }
             _ => {
@@ -239,19 +240,18 @@ fn number(text: &str, names: &[&str], first: u32) -> Result<u32, String> {
     parsed.map_err(|_| format!("{text:?} is not known"))
 }
 
-/// A header that is never indexed (RFC 7541 §6.2.2).
-fn literal(field: &[u8]) -> Result<Vec<u8>, String> {
+/// A header that is not indexed (RFC 7541 §6.2.2); `None` for what has no colon and space after its name.
+fn literal(field: &[u8]) -> Option<Vec<u8>> {
     // A pseudo header's name begins with a colon.
-    let at = field.iter().skip(1).position(|b| *b == b':').ok_or("a header wants a colon")? + 1;
-    let (name, value) = field.split_at(at);
-    let value = value.get(1..).unwrap_or_default();
-    let value = value.strip_prefix(b" ").unwrap_or(value);
+    let at = field.windows(2).skip(1).position(|w| w == b": ")? + 1;
+    let (name, value) = field.split_at_checked(at)?;
+    let value = value.strip_prefix(b": ")?;
     let mut out = vec![0];
     for part in [name, value] {
         out.extend(integer(part.len()));
         out.extend(part);
     }
-    Ok(out)
+    Some(out)
 }
 
 /// With a prefix of seven bits (RFC 7541 §5.1).
@@ -282,12 +282,13 @@ mod tests {
             ("DATA 1 ES pad=2 \"x\"", b"\0\0\x04\0\x09\0\0\0\x01\x02x\0\0"),
             ("DATA 1 padlen=9 \"x\"", b"\0\0\x02\0\x08\0\0\0\x01\x09x"),
             ("HEADERS 1 EH prio=3:15 hex:82", b"\0\0\x06\x01\x24\0\0\0\x01\0\0\0\x03\x0f\x82"),
-            ("HEADERS 1 \":path: /a b\" \"x:\"", b"\0\0\x10\x01\0\0\0\0\x01\0\x05:path\x04/a b\0\x01x\0"),
+            ("HEADERS 1 \":path: /a b\" \"x: \"", b"\0\0\x10\x01\0\0\0\0\x01\0\x05:path\x04/a b\0\x01x\0"),
+            ("HEADERS 1 hex:00 \"x:\"", b"\0\0\x03\x01\0\0\0\0\x01\0x:"),
             ("0xfe reserved 1 len=5 cut=4", b"\0\0\x05\xfe"),
         ] {
             assert_eq!(encode(text, 7).unwrap(), wanted, "{text}");
         }
-        for wrong in ["", "NOPE 1", "DATA 1 what", "HEADERS 1 \"x", "HEADERS 1 \"x\"", "SETTINGS X=1"] {
+        for wrong in ["", "NOPE 1", "DATA 1 what", "HEADERS 1 \"x", "SETTINGS X=1"] {
             assert!(encode(wrong, 1).is_err(), "{wrong}");
         }
     }

@@ -131,7 +131,9 @@ fn run_host(
     let named = |e: std::io::Error| format!("{kind}: {e}");
     let endpoint = Endpoint::start().map_err(named)?;
     let host = Host::start(kind, &options.wasmgate, &options.peers_dir, endpoint.address()).map_err(named)?;
-    cases.iter().map(|case| judge(case, kind, &host, &endpoint, agreement)).collect()
+    let attempts_max = if options.record { 1 } else { ATTEMPTS_MAX };
+    let judge = |case| judge(case, kind, &host, &endpoint, agreement, attempts_max);
+    cases.iter().map(judge).collect()
 }
 
 fn judge(
@@ -140,6 +142,7 @@ fn judge(
     host: &Host,
     endpoint: &Endpoint,
     agreement: &Agreement,
+    attempts_max: usize,
 ) -> Result<Verdict, String> {
     let (sees, why) = match kind {
         Kind::Wasmgate => case.wasmgate.as_ref().map(|d| (d.sees.clone(), d.differs.clone())),
@@ -155,7 +158,7 @@ fn judge(
         // What is known to be wrong and is right now is a failure, too: the note must go.
         let known = if is_right { why.clone() } else { known };
         let verdict = Verdict { seen, is_right, known };
-        if !verdict.is_failure() || attempt == ATTEMPTS_MAX {
+        if !verdict.is_failure() || attempt == attempts_max {
             return Ok(verdict);
         }
         attempt += 1;
