@@ -235,7 +235,7 @@ impl Requests {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
     /// The statuses, then `open` or `close`. A status whose body is not complete has `+` after it while the connection is
-    /// open, `!` when it was closed; `101 tunnel`; `garbage` is what is no answer; `silence` is none at all.
+    /// open, `!` when it was closed; `101 tunnel`; `garbage` is what is no answer; `silence` is none at all. More than four of the same are `200×5`.
     pub summary: String,
     /// Each answer, in the form of [`Requests::text`].
     pub text: String,
@@ -294,8 +294,18 @@ impl Answers {
             words.push("silence".to_owned());
         }
         words.push(if closes { "close" } else { "open" }.to_owned());
-        Self { summary: words.join(" "), text }
+        Self { summary: counted(&words).join(" "), text }
     }
+}
+
+/// More than four of the same are counted: `102×1000`.
+fn counted(words: &[String]) -> Vec<String> {
+    let runs = words.chunk_by(|a, b| a == b);
+    runs.flat_map(|run| match run {
+        [word, _, _, _, _, ..] => vec![format!("{word}×{}", run.len())],
+        _ => run.to_vec(),
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -351,6 +361,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n\r\nuntil", true, "200 close"),
             ("HTTP/1.1 101 Switching\r\n\r\nraw", false, "101 tunnel open"),
             ("<html>", true, "garbage close"),
+            (&"HTTP/1.1 204 X\r\n\r\n".repeat(5), false, "204×5 open"),
         ] {
             assert_eq!(Answers::read(bytes.as_bytes(), is_closed, false).summary, wanted, "{bytes:?}");
         }
