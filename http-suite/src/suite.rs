@@ -74,7 +74,8 @@ pub fn run_suite(options: &Options, out: &mut dyn Write) -> Result<Totals, Strin
     let agreement_file = options.folder.join("agreement.yaml");
     let mut agreement = Agreement::read(&agreement_file)?;
     let names: Vec<&str> = cases.iter().map(|c| c.id.as_str()).collect();
-    let faults = if options.record || !options.filter.is_empty() { Vec::new() } else { agreement.faults(&names) };
+    let faults =
+        if options.record || !options.filter.is_empty() { Vec::new() } else { agreement.faults(&names) };
     cases.retain(|c| c.id.contains(&options.filter) || c.topic.contains(&options.filter));
     let columns = std::thread::scope(|scope| {
         let threads: Vec<_> = options
