@@ -63,7 +63,7 @@ fn start(arguments: Arguments, out: &mut dyn Write) -> Result<bool, String> {
     if markdown {
         let cases = case::read(&folder.join("cases"))?;
         let agreement = Agreement::read(&folder.join("agreement.yaml"))?;
-        out.write_all(markdown::table(&cases, &agreement).as_bytes()).map_err(|e| e.to_string())?;
+        out.write_all(markdown::tables(&cases, &agreement).as_bytes()).map_err(|e| e.to_string())?;
         return Ok(true);
     }
     let hosts = match host {

@@ -253,11 +253,10 @@ impl Answers {
                 text.push_str(&shown(rest));
                 break;
             };
-            let status: Option<u16> = head
-                .start
-                .strip_prefix("HTTP/1.")
-                .and_then(|rest| rest.get(2..5))
-                .and_then(|status| status.parse().ok());
+            let mut words_of_start = head.start.splitn(3, ' ');
+            let is_http1 = words_of_start.next().is_some_and(|version| version.starts_with("HTTP/1."));
+            let status = words_of_start.next().filter(|status| is_http1 && status.len() == 3);
+            let status: Option<u16> = status.and_then(|status| status.parse().ok());
             let Some(status) = status else {
                 words.push("garbage".to_owned());
                 text.push_str(&shown(rest));
@@ -361,6 +360,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n\r\nuntil", true, "200 close"),
             ("HTTP/1.1 101 Switching\r\n\r\nraw", false, "101 tunnel open"),
             ("<html>", true, "garbage close"),
+            ("HTTP/1.1 2000 OK\r\n\r\n", false, "garbage open"),
             (&"HTTP/1.1 204 X\r\n\r\n".repeat(5), false, "204×5 open"),
         ] {
             assert_eq!(Answers::read(bytes.as_bytes(), is_closed, false).summary, wanted, "{bytes:?}");
