@@ -27,6 +27,9 @@ pub struct Disagreement {
     pub why: String,
     /// What is seen: see [`crate::run::Seen::summary`].
     pub sees: String,
+    /// Not every time: it depends on how the proxy happens to read.
+    #[serde(default)]
+    pub sometimes: bool,
 }
 
 impl Agreement {
@@ -48,13 +51,17 @@ impl Agreement {
         self.hosts.get(&kind.to_string())?.get(case)
     }
 
-    /// Takes down what was seen, with the reason of before if there is one; `None`: as the case says.
+    /// Takes down what was seen, with the reason of before if there is one; `None`: as the case says. What is seen
+    /// sometimes stays.
     pub fn record(&mut self, kind: Kind, case: &str, seen: Option<String>) {
         let cases = self.hosts.entry(kind.to_string()).or_default();
+        if cases.get(case).is_some_and(|d| d.sometimes) {
+            return;
+        }
         let before = cases.remove(case);
         if let Some(sees) = seen {
             let why = before.map_or_else(|| "unexplained".to_owned(), |d| d.why);
-            cases.insert(case.to_owned(), Disagreement { why, sees });
+            cases.insert(case.to_owned(), Disagreement { why, sees, sometimes: false });
         }
     }
 
@@ -93,8 +100,9 @@ impl Agreement {
         out.push_str("hosts:\n");
         for (host, cases) in self.hosts.iter().filter(|(_, cases)| !cases.is_empty()) {
             out.push_str(&format!("  {host}:\n"));
-            for (case, Disagreement { why, sees }) in cases {
-                out.push_str(&format!("    {case}: {{why: {why}, sees: {}}}\n", quoted(sees)));
+            for (case, Disagreement { why, sees, sometimes }) in cases {
+                let sometimes = if *sometimes { ", sometimes: true" } else { "" };
+                out.push_str(&format!("    {case}: {{why: {why}, sees: {}{sometimes}}}\n", quoted(sees)));
             }
         }
         out

@@ -145,19 +145,19 @@ fn judge(
     agreement: &Agreement,
     attempts_max: usize,
 ) -> Result<Verdict, String> {
-    let (sees, why) = match kind {
-        Kind::Wasmgate => case.wasmgate.as_ref().map(|d| (d.sees.clone(), d.differs.clone())),
-        _ => agreement.of(kind, &case.id).map(|d| (d.sees.clone(), d.why.clone())),
-    }
-    .unzip();
+    let known = match kind {
+        Kind::Wasmgate => case.wasmgate.as_ref().map(|d| (&d.sees, &d.differs, false)),
+        _ => agreement.of(kind, &case.id).map(|d| (&d.sees, &d.why, d.sometimes)),
+    };
     let mut attempt = 1;
     loop {
-        let seen = run(case, host, endpoint, sees.as_deref()).map_err(|e| format!("{kind}: {e}"))?;
+        let seen = run(case, host, endpoint, known.map(|(sees, ..)| sees.as_str()))
+            .map_err(|e| format!("{kind}: {e}"))?;
         let is_right = seen.is_right(case)?;
-        let is_known = sees.as_deref().map(|s| seen.is(s)).transpose()?.unwrap_or_default();
-        let known = if is_known { why.clone() } else { None };
+        let is_known = known.map(|(sees, ..)| seen.is(sees)).transpose()?.unwrap_or_default();
         // What is known to be wrong and is right now is a failure, too: the note must go.
-        let known = if is_right { why.clone() } else { known };
+        let is_stale = is_right && known.is_some_and(|(.., sometimes)| !sometimes);
+        let known = known.filter(|_| is_known || is_stale).map(|(_, why, _)| why.clone());
         let verdict = Verdict { seen, is_right, known };
         if !verdict.is_failure() || attempt == attempts_max {
             return Ok(verdict);
