@@ -1,6 +1,6 @@
 # One entry for everything; each target prints what it runs.
 
-.PHONY: help demo test lint unit bench conformance differential http-suite fuzz fmt deps clean
+.PHONY: help demo test lint unit bench soak smuggling conformance differential http-suite fuzz fmt deps clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,15 @@ bench: ## Run nginx, HAProxy, Envoy and Wasmgate in turn; report in bench/out
 		--go-plugin target/plugins/bench-go.wasm \
 		--rust-plugin examples/plugins/rust/header-authorization/header-authorization.wasm \
 		--calls-plugin target/plugins/wasm32-wasip1/release/calls.wasm $(BENCH_ARGS)
+
+soak: ## Mixed load for SECONDS (1800) with a reload every second and a plug-in swap every ten: nothing may fail or grow
+	cargo build --release --locked -p wasmgate -p wasmgate-soak
+	./target/release/wasmgate-soak --wasmgate target/release/wasmgate --seconds $(or $(SECONDS),1800)
+
+smuggling: ## Run the smuggling corpus through Wasmgate in front of nginx, Apache, Node and a raw socket; BACKENDS=raw,nginx for a part
+	./scripts/test-deps
+	cargo build --release --locked -p wasmgate -p wasmgate-smuggling
+	./target/release/wasmgate-smuggling --wasmgate target/release/wasmgate $(if $(BACKENDS),--backends $(BACKENDS))
 
 conformance: ## Run every Proxy-Wasm behaviour on HOST=wasmgate|in-process|envoy|both|all in LANGUAGE and print the matrix
 	./scripts/test-deps

@@ -82,7 +82,7 @@ impl Certificate {
 
     /// Whether it is for a name, which is in lower case.
     pub fn covers(&self, name: &str) -> bool {
-        self.facts.dns_names.iter().any(|own| covers(own, name))
+        self.facts.covers(name)
     }
 }
 
@@ -108,6 +108,11 @@ impl fmt::Debug for Certificate {
 }
 
 impl CertificateFacts {
+    /// Whether the certificate is for a name, which is in lower case.
+    pub fn covers(&self, name: &str) -> bool {
+        self.dns_names.iter().any(|own| covers(own, name))
+    }
+
     /// Reads them from a certificate.
     ///
     /// # Errors
@@ -229,6 +234,55 @@ impl fmt::Debug for ClientAuthorities {
             .field("authorities", &self.authorities.len())
             .field("revocation_lists", &self.revoked.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// Who must have signed an endpoint's certificate.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerAuthorities {
+    authorities: Vec<CertificateDer<'static>>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl ServerAuthorities {
+    /// Reads authorities, and lists of what they have revoked.
+    ///
+    /// # Errors
+    /// What is wrong with which of the two.
+    pub fn from_pem(authorities: &[u8], revoked: Option<&[u8]>) -> Result<Self, String> {
+        let authorities = certificates(authorities).map_err(|e| format!("ca.crt {e}"))?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &authorities {
+            roots
+                .add(certificate.clone())
+                .map_err(|e| format!("ca.crt holds a certificate that cannot be an authority: {e}"))?;
+        }
+        let revoked = match revoked {
+            Some(pem) => CertificateRevocationListDer::pem_slice_iter(pem)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|e| format!("ca.crl is no PEM: {e}"))?,
+            None => Vec::new(),
+        };
+        Ok(Self { authorities, revoked })
+    }
+
+    /// The authorities.
+    pub fn authorities(&self) -> &[CertificateDer<'static>] {
+        &self.authorities
+    }
+
+    /// Lists of what they have revoked.
+    pub fn revoked(&self) -> &[CertificateRevocationListDer<'static>] {
+        &self.revoked
+    }
+}
+
+impl fmt::Debug for ServerAuthorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerAuthorities")
+            .field("authorities", &self.authorities.len())
+            .field("revocation_lists", &self.revoked.len())
+            .finish()
     }
 }
 

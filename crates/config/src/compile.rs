@@ -1,6 +1,8 @@
 //! From resources to what the data path runs: a pure function.
 
 mod cluster;
+mod place;
+mod policy;
 mod tcp;
 mod tls;
 
@@ -8,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use self::cluster::Index;
+use self::place::Place;
 use self::tls::TlsNames;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::gateway::{AllowedNamespaces, Gateway, GatewayListener, ListenerProtocol, ProtocolClass};
@@ -28,6 +32,14 @@ pub struct GatewayIdentity {
     pub root_namespace: Arc<str>,
     /// Labels that selectors see.
     pub labels: BTreeMap<String, String>,
+    /// Where it runs, `region/zone/subzone`; empty when it is not known: endpoints that are nearer are preferred.
+    pub locality: String,
+}
+
+impl GatewayIdentity {
+    fn place(&self) -> Option<Place> {
+        Some(Place::parse(&self.locality)).filter(Place::is_known)
+    }
 }
 
 const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
@@ -44,10 +56,12 @@ pub fn compile(resources: &Resources, identity: &GatewayIdentity) -> (Snapshot, 
         diagnostics: Vec::new(),
         left_out: BTreeSet::new(),
         clusters: BTreeMap::new(),
+        index: Index::new(resources),
     };
     let plugins = compiler.plugins();
     let listeners = compiler.listeners(&plugins);
     compiler.remaining_clusters();
+    compiler.report_unused_rules();
     let plugins = plugins.into_iter().map(|(spec, _)| spec).collect();
     (Snapshot { listeners, clusters: compiler.clusters, plugins }, compiler.diagnostics)
 }
@@ -59,6 +73,7 @@ struct Compiler<'a> {
     /// Listeners that are not served, by their Gateway and name.
     left_out: BTreeSet<(ResourceId, String)>,
     clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    index: Index<'a>,
 }
 
 impl<'a> Compiler<'a> {
@@ -474,6 +489,7 @@ fn add_rules(
                 matches,
                 backends: backends.clone(),
                 timeouts: rule.timeouts,
+                retry: rule.retry.clone(),
             };
             table.add(host, is_exact, path, (&resource.meta.creation_timestamp, &id, r, m), compiled);
         }

@@ -10,8 +10,15 @@ use crate::meta::ObjectMeta;
 pub(crate) struct EndpointSlice {
     /// Name of the service, from the label that Kubernetes uses.
     pub(crate) service: String,
-    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<SliceAddress>,
     pub(crate) ports: Vec<SlicePort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SliceAddress {
+    pub(crate) ip: IpAddr,
+    /// Where it is; empty when it is not known.
+    pub(crate) zone: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +49,10 @@ impl EndpointSlice {
                 .object("conditions", sink)
                 .and_then(|mut c| c.boolean("ready", sink))
                 .unwrap_or(true);
+            let zone = endpoint.text("zone", sink).map(|z| z.value).unwrap_or_default();
             for address in endpoint.texts("addresses", ADDRESSES_MAX, sink) {
                 match address.value.parse() {
-                    Ok(ip) if ready => addresses.push(ip),
+                    Ok(ip) if ready => addresses.push(SliceAddress { ip, zone: zone.clone() }),
                     Ok(_) => {}
                     Err(_) => sink.error(
                         address.at,

@@ -7,8 +7,9 @@ use http::{HeaderName, HeaderValue, Method};
 use crate::decode::{Fields, Sink, Spot};
 use crate::gateway::is_hostname;
 use crate::meta::Position;
+use crate::node::Value;
 use crate::quantity;
-use crate::route_table::RouteTimeouts;
+use crate::route_table::{RetryPolicy, RouteTimeouts};
 
 /// Rules that send requests to backends.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,7 @@ pub(crate) struct Rule {
     pub(crate) matches: Vec<Match>,
     pub(crate) backends: Vec<BackendRef>,
     pub(crate) timeouts: RouteTimeouts,
+    pub(crate) retry: RetryPolicy,
     pub(crate) at: Position,
     pub(crate) path: String,
 }
@@ -79,6 +81,8 @@ const HOSTNAMES_MAX: usize = 16;
 const RULES_MAX: usize = 16;
 const MATCHES_MAX: usize = 64;
 const HEADERS_MAX: usize = 16;
+const CODES_MAX: usize = 64;
+const RETRIES_MAX: u32 = 100;
 const BACKENDS_MAX: usize = 16;
 const PATH_CHARS_MAX: usize = 1024;
 const WEIGHT_MAX: i64 = 1_000_000;
@@ -153,7 +157,7 @@ fn rule(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Rule {
         .into_iter()
         .filter_map(|f| closed(f, sink, backend))
         .collect();
-    for unsupported in ["filters", "retry", "sessionPersistence"] {
+    for unsupported in ["filters", "sessionPersistence"] {
         if let Some(node) = fields.node(unsupported) {
             let path = fields.path_of(unsupported);
             sink.error(node.at, &path, "is not supported yet; without it the rule would behave differently");
@@ -163,7 +167,11 @@ fn rule(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Rule {
         Some(timeouts) => closed(timeouts, sink, timeouts_of),
         None => RouteTimeouts::default(),
     };
-    Rule { name, matches, backends, timeouts, at: fields.position(), path }
+    let retry = match fields.object("retry", sink) {
+        Some(retry) => closed(retry, sink, retry_of),
+        None => RetryPolicy::default(),
+    };
+    Rule { name, matches, backends, timeouts, retry, at: fields.position(), path }
 }
 
 /// `0s` is no limit (spec: wasmplugin-and-routing §3.10).
@@ -186,6 +194,38 @@ fn timeouts_of(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> RouteTimeouts {
     }
     let limit = |read: Option<(Duration, Spot<String>)>| read.map(|(d, _)| d).filter(|d| !d.is_zero());
     RouteTimeouts { request: limit(request), attempt: limit(attempt) }
+}
+
+/// Whoever asks for retries also gets them where an answer did not begin (spec: wasmplugin-and-routing §3.10).
+fn retry_of(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> RetryPolicy {
+    let mut retry = RetryPolicy { on_reset: true, ..RetryPolicy::default() };
+    for (node, path) in fields.list("codes", CODES_MAX, sink) {
+        match node.value {
+            Value::Int(code) if (400..=599).contains(&code) => {
+                retry.statuses.extend(u16::try_from(code));
+            }
+            _ => sink.error(node.at, &path, "is no status of a failure: 400 to 599"),
+        }
+    }
+    if let Some(attempts) = fields.int("attempts", sink) {
+        match u32::try_from(attempts.value).ok().filter(|n| *n <= RETRIES_MAX) {
+            Some(retries) => retry.retries = retries,
+            None => {
+                let text = format!("{} is out of range: 0 to {RETRIES_MAX}", attempts.value);
+                sink.error(attempts.at, &attempts.path, &text);
+            }
+        }
+    }
+    if let Some(backoff) = fields.text("backoff", sink) {
+        match quantity::duration(&backoff.value) {
+            Some(pause) => retry.backoff = pause,
+            None => {
+                let text = format!("{:?} is no duration: one like 10s, 500ms or 1m30s", backoff.value);
+                sink.error(backoff.at, &backoff.path, &text);
+            }
+        }
+    }
+    retry
 }
 
 fn one_match(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Match {

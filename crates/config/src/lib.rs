@@ -13,6 +13,7 @@ mod certificate;
 mod compile;
 mod config_map;
 mod decode;
+mod destination_rule;
 mod diagnostic;
 mod endpoint_slice;
 mod folder;
@@ -20,6 +21,7 @@ mod gateway;
 mod http_route;
 mod meta;
 mod node;
+mod policy;
 mod quantity;
 mod resource;
 mod route_table;
@@ -31,18 +33,25 @@ mod store;
 mod tcp_route;
 mod wasm_plugin;
 
-pub use certificate::{Certificate, CertificateFacts, ClientAuthorities};
+pub use certificate::{Certificate, CertificateFacts, ClientAuthorities, ServerAuthorities};
 pub use compile::{GatewayIdentity, compile};
 pub use config_map::ConfigMap;
 pub use diagnostic::{Diagnostic, Severity};
 pub use folder::{FolderError, FolderSource, ManifestFile};
 pub use meta::{ObjectMeta, Position, ResourceId};
+pub use policy::{
+    ClusterLimits, ClusterPolicy, ClusterTls, EJECTION_TIME_MAX, HashKey, HashTable, HealthCheck,
+    HealthProbe, LoadBalancer, OutlierDetection, ProxyProtocol, RetryBudget, TcpKeepalive, TlsOrigination,
+    Warmup,
+};
 pub use resource::{Kind, Resource, Spec};
-pub use route_table::{Backend, RequestKey, Route, RouteMatch, RouteTable, RouteTableBuilder, RouteTimeouts};
+pub use route_table::{
+    Backend, RequestKey, RetryPolicy, Route, RouteMatch, RouteTable, RouteTableBuilder, RouteTimeouts,
+};
 pub use secret::Secret;
 pub use snapshot::{
-    Cluster, Credential, Endpoint, Listener, ModuleUrl, PluginOptions, PluginSpec, PullPolicy, Snapshot,
-    TcpTarget, TlsEntry, TlsListener, TlsTermination, UpstreamProtocol,
+    Cluster, Credential, Endpoint, EndpointName, Listener, ModuleUrl, PluginOptions, PluginSpec, PullPolicy,
+    Snapshot, TcpTarget, TlsEntry, TlsListener, TlsTermination, UpstreamProtocol,
 };
 pub use store::{Gap, Store};
 pub use wasm_plugin::{EnvValue, FailStrategy, Phase, PluginType, WasmPlugin};

@@ -28,6 +28,20 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     (parts > 0).then_some(total)
 }
 
+/// The same, and seconds with a fraction, as protobuf writes them: `1.5s`.
+pub(crate) fn fractional_duration(text: &str) -> Option<Duration> {
+    if let Some(duration) = duration(text) {
+        return Some(duration);
+    }
+    let (whole, fraction) = text.strip_suffix('s')?.split_once('.')?;
+    let is_digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(fraction) || whole.len() > 5 || fraction.len() > 9 {
+        return None;
+    }
+    let nanos: u32 = format!("{fraction:0<9}").parse().ok()?;
+    Some(Duration::new(whole.parse().ok()?, nanos))
+}
+
 /// A size in bytes: `512Mi`, `1G`, `65536`.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -56,6 +70,16 @@ mod tests {
         assert_eq!(duration("0s"), Some(Duration::ZERO));
         for bad in ["", "5", "s", "-1s", "1.5s", "100000s", "1d", "1s2s3s4s5s"] {
             assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_of_protobuf() {
+        assert_eq!(fractional_duration("1.5s"), Some(Duration::from_millis(1500)));
+        assert_eq!(fractional_duration("0.025s"), Some(Duration::from_millis(25)));
+        assert_eq!(fractional_duration("1m30s"), Some(Duration::from_secs(90)));
+        for bad in ["1.s", ".5s", "1.5", "1.5m", "-1.5s", "1.0000000001s"] {
+            assert_eq!(fractional_duration(bad), None, "{bad}");
         }
     }
 

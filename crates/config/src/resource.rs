@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::config_map::ConfigMap;
 use crate::decode::{Fields, Sink};
+use crate::destination_rule::DestinationRule;
 use crate::diagnostic::Diagnostic;
 use crate::endpoint_slice::EndpointSlice;
 use crate::gateway::Gateway;
@@ -23,6 +24,8 @@ use crate::wasm_plugin::WasmPlugin;
 pub enum Kind {
     /// `v1 ConfigMap`
     ConfigMap,
+    /// `networking.istio.io/v1 DestinationRule`
+    DestinationRule,
     /// `discovery.k8s.io/v1 EndpointSlice`
     EndpointSlice,
     /// `gateway.networking.k8s.io/v1 Gateway`
@@ -54,17 +57,39 @@ impl Kind {
             ("", "ConfigMap") => Some(Self::ConfigMap),
             ("", "Secret") => Some(Self::Secret),
             ("", "Service") => Some(Self::Service),
+            ("networking.istio.io", "DestinationRule") => Some(Self::DestinationRule),
             ("networking.istio.io", "ServiceEntry") => Some(Self::ServiceEntry),
             ("extensions.istio.io", "WasmPlugin") => Some(Self::WasmPlugin),
             _ => None,
         }
     }
 
+    /// The kind of a group whose name begins so.
+    fn begins_with(group: &str, begin: &str) -> Option<Self> {
+        const ALL: [Kind; 11] = [
+            Kind::ConfigMap,
+            Kind::DestinationRule,
+            Kind::EndpointSlice,
+            Kind::Gateway,
+            Kind::HttpRoute,
+            Kind::Secret,
+            Kind::Service,
+            Kind::ServiceEntry,
+            Kind::TcpRoute,
+            Kind::TlsRoute,
+            Kind::WasmPlugin,
+        ];
+        ALL.into_iter().find(|kind| {
+            let name = kind.to_string();
+            name.starts_with(begin) && Self::find(group, &name) == Some(*kind)
+        })
+    }
+
     fn versions(self) -> &'static [&'static str] {
         match self {
             Self::ConfigMap | Self::Secret | Self::Service | Self::EndpointSlice => &["v1"],
             Self::Gateway | Self::HttpRoute => &["v1", "v1beta1"],
-            Self::ServiceEntry => &["v1", "v1beta1", "v1alpha3"],
+            Self::DestinationRule | Self::ServiceEntry => &["v1", "v1beta1", "v1alpha3"],
             Self::TcpRoute => &["v1alpha2", "v1"],
             Self::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
             Self::WasmPlugin => &["v1alpha1"],
@@ -76,6 +101,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ConfigMap => "ConfigMap",
+            Self::DestinationRule => "DestinationRule",
             Self::EndpointSlice => "EndpointSlice",
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
@@ -95,6 +121,7 @@ impl fmt::Display for Kind {
 #[allow(private_interfaces, reason = "routing kinds are read by the compiler only")]
 pub enum Spec {
     ConfigMap(ConfigMap),
+    DestinationRule(Box<DestinationRule>),
     EndpointSlice(EndpointSlice),
     Gateway(Gateway),
     HttpRoute(HttpRoute),
@@ -170,6 +197,15 @@ fn decode_one(node: &Node, file: &Arc<str>, out: &mut Vec<Diagnostic>) -> Vec<Pa
     };
     let (group, version) = api_version.value.split_once('/').unwrap_or(("", &api_version.value));
     let Some(kind) = Kind::find(group, &kind_name.value) else {
+        if let Some(whole) = Kind::begins_with(group, &kind_name.value) {
+            // Not somebody else's, but what is left of one of ours.
+            let text = format!(
+                "{:?} is no kind of {group}; {whole} is: the document may be cut off",
+                kind_name.value
+            );
+            sink.error(kind_name.at, "kind", &text);
+            return vec![Parsed::Skipped];
+        }
         let text = format!(
             "kind {:?} of apiVersion {:?} is not supported, the resource is skipped",
             kind_name.value, api_version.value
@@ -221,6 +257,9 @@ fn decode_spec(kind: Kind, root: &mut Fields<'_>, meta: &ObjectMeta, sink: &mut 
         return None;
     };
     let decoded = match kind {
+        Kind::DestinationRule => {
+            DestinationRule::decode(&mut spec, meta, sink).map(|r| Spec::DestinationRule(Box::new(r)))
+        }
         Kind::Gateway => Gateway::decode(&mut spec, sink).map(Spec::Gateway),
         Kind::HttpRoute => HttpRoute::decode(&mut spec, sink).map(Spec::HttpRoute),
         Kind::Service => Service::decode(&mut spec, sink).map(Spec::Service),

@@ -44,6 +44,28 @@ pub struct Route {
     pub backends: Vec<Backend>,
     /// How long its requests may take.
     pub timeouts: RouteTimeouts,
+    /// When a request is sent again.
+    pub retry: RetryPolicy,
+}
+
+/// When a request is sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How often, beyond the first time; 0: never.
+    pub retries: u32,
+    /// The pause before the first retry, a random part of it; later ones are longer.
+    pub backoff: Duration,
+    /// Also when the exchange broke off, or took too long, before an answer began: it may have had its effect.
+    pub on_reset: bool,
+    /// Statuses of answers that are not good enough.
+    pub statuses: Vec<u16>,
+}
+
+impl Default for RetryPolicy {
+    /// Istio's: only what cannot have had an effect (spec: wasmplugin-and-routing §3.10).
+    fn default() -> Self {
+        Self { retries: 2, backoff: Duration::from_millis(25), on_reset: false, statuses: Vec::new() }
+    }
 }
 
 /// How long requests of a route may take; `None`: as long as they like.
@@ -376,6 +398,7 @@ mod tests {
                 matches,
                 backends: Vec::new(),
                 timeouts: RouteTimeouts::default(),
+                retry: RetryPolicy::default(),
             };
             self.0.add(host, is_exact, path, ("", "ns/r", self.1, 0), route);
             self.1 += 1;
@@ -501,6 +524,7 @@ mod tests {
         let backend = |weight| Backend { weight, cluster: None };
         let route = Route {
             timeouts: RouteTimeouts::default(),
+            retry: RetryPolicy::default(),
             virtual_host: "".into(),
             name: "r".into(),
             matches: RouteMatch::default(),
@@ -514,6 +538,7 @@ mod tests {
         assert_eq!(hits, [100, 0, 300]);
         let none = Route {
             timeouts: RouteTimeouts::default(),
+            retry: RetryPolicy::default(),
             virtual_host: "".into(),
             name: "r".into(),
             matches: RouteMatch::default(),

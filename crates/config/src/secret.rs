@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::certificate::{Certificate, ClientAuthorities};
+use crate::certificate::{Certificate, ClientAuthorities, ServerAuthorities};
 use crate::decode::{Fields, Sink};
 
 /// A secret. Its content never appears in a log, a dump or an error.
@@ -36,6 +36,10 @@ impl Secret {
     const AUTHORITIES_KEY: &'static str = "ca.crt";
     /// What those have revoked.
     const REVOKED_KEY: &'static str = "ca.crl";
+    /// Istio's names of the same in a secret of type Opaque.
+    const GENERIC_CHAIN_KEY: &'static str = "cert";
+    const GENERIC_PRIVATE_KEY: &'static str = "key";
+    const GENERIC_AUTHORITIES_KEY: &'static str = "cacert";
 
     /// The certificate and its key, also of a secret without that type, as Istio allows.
     ///
@@ -45,8 +49,12 @@ impl Secret {
         match &self.certificate {
             Some(certificate) => Ok(Arc::clone(certificate)),
             None => {
-                let part = |key: &str| self.get(key).ok_or_else(|| format!("it has no key {key}"));
-                Certificate::from_pem(part(Self::TLS_CHAIN_KEY)?, part(Self::TLS_PRIVATE_KEY)?).map(Arc::new)
+                let part = |key: &str, generic: &str| {
+                    self.get(key).or_else(|| self.get(generic)).ok_or_else(|| format!("it has no key {key}"))
+                };
+                let chain = part(Self::TLS_CHAIN_KEY, Self::GENERIC_CHAIN_KEY)?;
+                let key = part(Self::TLS_PRIVATE_KEY, Self::GENERIC_PRIVATE_KEY)?;
+                Certificate::from_pem(chain, key).map(Arc::new)
             }
         }
     }
@@ -56,9 +64,24 @@ impl Secret {
     /// # Errors
     /// What is wrong with it.
     pub fn authorities(&self) -> Result<ClientAuthorities, String> {
-        let authorities = self.get(Self::AUTHORITIES_KEY);
+        let authorities = self.get(Self::AUTHORITIES_KEY).or_else(|| self.get(Self::GENERIC_AUTHORITIES_KEY));
         let authorities = authorities.ok_or_else(|| format!("it has no key {}", Self::AUTHORITIES_KEY))?;
         ClientAuthorities::from_pem(authorities, self.get(Self::REVOKED_KEY))
+    }
+
+    /// What endpoints' certificates are checked against; `None`: nothing of the kind is in it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn server_authorities(&self) -> Result<Option<ServerAuthorities>, String> {
+        let authorities = self.get(Self::AUTHORITIES_KEY).or_else(|| self.get(Self::GENERIC_AUTHORITIES_KEY));
+        let revoked = self.get(Self::REVOKED_KEY);
+        authorities.map(|pem| ServerAuthorities::from_pem(pem, revoked)).transpose()
+    }
+
+    /// Whether it has a certificate with its key.
+    pub fn has_certificate(&self) -> bool {
+        self.get(Self::TLS_CHAIN_KEY).or_else(|| self.get(Self::GENERIC_CHAIN_KEY)).is_some()
     }
 
     /// A value.

@@ -7,6 +7,8 @@ use crate::snapshot::UpstreamProtocol;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Service {
     pub(crate) ports: Vec<ServicePort>,
+    /// Name that the service stands for (type ExternalName).
+    pub(crate) external_name: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +38,11 @@ impl Service {
             fields.finish(sink);
             ports.push(ServicePort { name, port: port.value, protocol });
         }
+        let service_type = spec.text("type", sink).map(|t| t.value);
+        let external_name = spec.text("externalName", sink).map(|n| n.value);
+        let external_name = external_name.filter(|_| service_type.as_deref() == Some("ExternalName"));
         spec.known(&[
             "selector",
-            "type",
             "clusterIP",
             "clusterIPs",
             "externalIPs",
@@ -49,7 +53,6 @@ impl Service {
             "internalTrafficPolicy",
             "externalTrafficPolicy",
             "publishNotReadyAddresses",
-            "externalName",
             "loadBalancerIP",
             "loadBalancerClass",
             "loadBalancerSourceRanges",
@@ -57,6 +60,6 @@ impl Service {
             "healthCheckNodePort",
             "trafficDistribution",
         ]);
-        Some(Self { ports })
+        Some(Self { ports, external_name })
     }
 }

@@ -3,14 +3,17 @@
 use std::net::IpAddr;
 
 use crate::decode::{Fields, Sink};
+use crate::http_route::closed;
 use crate::snapshot::UpstreamProtocol;
 
-/// Hosts with static endpoints.
+/// Hosts, and where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServiceEntry {
     pub(crate) hosts: Vec<String>,
     pub(crate) ports: Vec<EntryPort>,
     pub(crate) endpoints: Vec<EntryEndpoint>,
+    /// Of the addresses of a name only the first is used at a time.
+    pub(crate) is_logical: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +26,19 @@ pub(crate) struct EntryPort {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EntryEndpoint {
-    pub(crate) address: IpAddr,
+    pub(crate) address: EntryAddress,
     /// Ports by the name of the service port.
     pub(crate) ports: Vec<(String, u16)>,
     pub(crate) weight: u32,
+    /// `region/zone/subzone`; empty when it is not known.
+    pub(crate) locality: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EntryAddress {
+    Ip(IpAddr),
+    /// A name that DNS knows.
+    Name(String),
 }
 
 const HOSTS_MAX: usize = 256;
@@ -39,12 +51,18 @@ impl ServiceEntry {
         if hosts.is_empty() && sink.is_clean() {
             sink.error(spec.position(), "spec.hosts", "must have at least one host");
         }
-        if let Some(resolution) = spec.text("resolution", sink)
-            && resolution.value != "STATIC"
-        {
-            let text =
-                format!("resolution {:?} is not supported yet, only STATIC with endpoints", resolution.value);
-            sink.error(resolution.at, &resolution.path, &text);
+        let words = [
+            ("NONE", Resolution::None),
+            ("STATIC", Resolution::Static),
+            ("DNS", Resolution::Dns),
+            ("DNS_ROUND_ROBIN", Resolution::DnsRoundRobin),
+        ];
+        let spot = spec.word("resolution", &words, sink);
+        let resolution = spot.as_ref().map_or(Resolution::None, |spot| spot.value);
+        if resolution == Resolution::None && sink.is_clean() {
+            let at = spot.map_or(spec.position(), |spot| spot.at);
+            let text = "NONE, which is also the default, is not supported: a gateway's client does not know the address of an endpoint; STATIC, DNS and DNS_ROUND_ROBIN are";
+            sink.error(at, &spec.path_of("resolution"), text);
         }
         spec.known(&["location", "exportTo", "subjectAltNames", "addresses"]);
         let mut ports = Vec::new();
@@ -66,41 +84,89 @@ impl ServiceEntry {
             fields.finish(sink);
         }
         let mut endpoints = Vec::new();
-        for mut fields in spec.objects("endpoints", ENDPOINTS_MAX, sink) {
-            endpoints.extend(Self::endpoint(&mut fields, sink));
-            fields.finish(sink);
+        for fields in spec.objects("endpoints", ENDPOINTS_MAX, sink) {
+            endpoints.extend(closed(fields, sink, |f, s| Self::endpoint(f, resolution, s)));
         }
-        Some(Self { hosts, ports, endpoints })
+        let is_dns = matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+        if is_dns && endpoints.is_empty() && sink.is_clean() {
+            for host in &hosts {
+                if host.starts_with('*') {
+                    let text = "hosts must be FQDN if no endpoints are provided for resolution mode DNS";
+                    sink.error(spec.position(), &spec.path_of("hosts"), text);
+                }
+                let address = EntryAddress::of(host);
+                endpoints.push(EntryEndpoint {
+                    address,
+                    ports: Vec::new(),
+                    weight: 1,
+                    locality: String::new(),
+                });
+            }
+        }
+        let is_logical = resolution == Resolution::DnsRoundRobin;
+        if is_logical && endpoints.len() > 1 {
+            let text = "there must be exactly one endpoint (or host without endpoints) for DNS_ROUND_ROBIN resolution";
+            sink.error(spec.position(), &spec.path_of("endpoints"), text);
+        }
+        Some(Self { hosts, ports, endpoints, is_logical })
     }
 
-    fn endpoint(fields: &mut Fields<'_>, sink: &mut Sink<'_>) -> Option<EntryEndpoint> {
+    fn endpoint(
+        fields: &mut Fields<'_>,
+        resolution: Resolution,
+        sink: &mut Sink<'_>,
+    ) -> Option<EntryEndpoint> {
         let address = fields.text("address", sink);
         let mut ports = Vec::new();
         if let Some(node) = fields.object("ports", sink) {
             ports = Self::port_map(node, sink);
         }
         let weight = fields.int("weight", sink).and_then(|w| u32::try_from(w.value).ok()).unwrap_or(1);
-        fields.known(&["labels", "network", "locality", "serviceAccount"]);
+        let locality = fields.text("locality", sink).map(|l| l.value).unwrap_or_default();
+        fields.known(&["labels", "network", "serviceAccount"]);
         let address = address.or_else(|| {
             let path = fields.path_of("address");
             sink.error(fields.position(), &path, "Required value");
             None
         })?;
-        match address.value.parse() {
-            Ok(ip) => Some(EntryEndpoint { address: ip, ports, weight }),
-            Err(_) => {
-                sink.error(
-                    address.at,
-                    &address.path,
-                    &format!("{:?} is no IP address, which resolution STATIC needs", address.value),
-                );
-                None
+        let read = EntryAddress::of(&address.value);
+        let wanted = match (&read, resolution) {
+            (EntryAddress::Name(_), Resolution::Static | Resolution::None) => {
+                "IP address, which resolution STATIC needs"
             }
-        }
+            (EntryAddress::Name(name), _) if !is_host(name) => "IP address or DNS name",
+            _ => return Some(EntryEndpoint { address: read, ports, weight, locality }),
+        };
+        sink.error(address.at, &address.path, &format!("{:?} is no {wanted}", address.value));
+        None
     }
 
     fn port_map(mut fields: Fields<'_>, sink: &mut Sink<'_>) -> Vec<(String, u16)> {
         let names: Vec<String> = fields.keys();
         names.into_iter().filter_map(|name| fields.port(&name, sink).map(|p| (name, p.value))).collect()
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resolution {
+    None,
+    Static,
+    Dns,
+    DnsRoundRobin,
+}
+
+impl EntryAddress {
+    fn of(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text.to_ascii_lowercase()), Self::Ip)
+    }
+}
+
+/// A name that can be looked up; unlike Kubernetes' names it may have underscores and end with a dot.
+fn is_host(name: &str) -> bool {
+    const NAME_BYTES_MAX: usize = 253;
+    const LABEL_BYTES_MAX: usize = 63;
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    name.len() <= NAME_BYTES_MAX
+        && name.split('.').all(|l| !l.is_empty() && l.len() <= LABEL_BYTES_MAX && l.bytes().all(is_plain))
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::certificate::{Certificate, ClientAuthorities};
 use crate::meta::{Position, ResourceId};
+use crate::policy::ClusterPolicy;
 use crate::route_table::{Backend, RouteTable};
 use crate::wasm_plugin::{EnvValue, FailStrategy, Phase};
 
@@ -100,14 +101,22 @@ pub struct TlsTermination {
 }
 
 /// Endpoints under one name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     /// Istio's name: `outbound|8000||httpbin.default.svc.cluster.local`.
     pub name: Arc<str>,
-    /// Where to send requests; empty: 503.
+    /// Its host, without the port.
+    pub host: Arc<str>,
+    /// Where to send requests. Without any, and without names: 503.
     pub endpoints: Vec<Endpoint>,
+    /// Names whose addresses are endpoints, too.
+    pub names: Vec<EndpointName>,
+    /// Of the addresses of a name only the first is used at a time.
+    pub is_logical: bool,
     /// What its endpoints speak.
     pub protocol: UpstreamProtocol,
+    /// How they are treated.
+    pub policy: Arc<ClusterPolicy>,
 }
 
 /// A version of HTTP towards endpoints.
@@ -139,6 +148,21 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its share relative to the others; 0 gets nothing.
     pub weight: u32,
+    /// 0 is used for as long as enough of its kind are healthy, then 1, and so on.
+    pub priority: u32,
+}
+
+/// A name whose addresses are endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointName {
+    /// The name.
+    pub name: Arc<str>,
+    /// Port of all its addresses.
+    pub port: u16,
+    /// Share of each of its addresses.
+    pub weight: u32,
+    /// As of [`Endpoint::priority`].
+    pub priority: u32,
 }
 
 /// Where a module comes from (spec: wasmplugin-and-routing §1.4).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::folder::ManifestFile;
-use crate::meta::ResourceId;
+use crate::meta::{Position, ResourceId};
 use crate::node;
 use crate::resource::{Parsed, Resource, decode};
 
@@ -117,19 +117,30 @@ impl Store {
                 }
             }
         }
-        let is_nameless = |d: &Diagnostic| d.severity == Severity::Error && d.resource.is_none();
-        if out.iter().skip(before).any(is_nameless) {
-            match old {
-                // The nameless one may be any of those that are not there any more: they stay.
-                Some(old) => {
-                    let lost =
-                        |r: &&Arc<Resource>| state.find(&r.id).is_none() && !state.missing.contains(&r.id);
-                    let kept: Vec<_> = old.resources.iter().filter(lost).cloned().collect();
-                    state.is_dark = old.is_dark || kept.is_empty();
-                    state.resources.extend(kept);
-                }
-                None => state.is_dark = true,
+        let had_any = old.is_some_and(|o| !o.resources.is_empty());
+        let is_empty = documents.is_empty() && file.text.trim().is_empty();
+        if is_empty && had_any {
+            out.push(Diagnostic {
+                severity: Severity::Warning,
+                file: Arc::clone(&file.name),
+                position: Position { line: 1, column: 1 },
+                resource: None,
+                field: String::new(),
+                message: "is empty: what it said before stays; delete the file to remove it".to_owned(),
+            });
+        }
+        let is_error = |d: &&Diagnostic| d.severity == Severity::Error;
+        let mut errors = out.iter().skip(before).filter(is_error).peekable();
+        let is_nameless = errors.clone().any(|d| d.resource.is_none());
+        if is_empty || errors.peek().is_some() {
+            // What is wrong may be what is left of any of those that are not there any more (a file that is being written,
+            // say): they stay.
+            let lost = |r: &&Arc<Resource>| state.find(&r.id).is_none() && !state.missing.contains(&r.id);
+            let kept: Vec<_> = old.iter().flat_map(|o| &o.resources).filter(lost).cloned().collect();
+            if is_nameless {
+                state.is_dark = old.is_none_or(|o| o.is_dark || kept.is_empty());
             }
+            state.resources.extend(kept);
         }
         state
     }

@@ -23,6 +23,7 @@ fn identity() -> GatewayIdentity {
         namespace: "istio-system".into(),
         root_namespace: "istio-system".into(),
         labels: [("istio".to_owned(), "ingressgateway".to_owned())].into(),
+        locality: String::new(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! The access log: a JSON line with the 25 fields of an Istio/ASM gateway (spec: wasmplugin-and-routing §3.18.2), written
 //! in batches by a thread of its own.
 
+mod format;
+
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -14,6 +16,7 @@ use http::Version;
 use http::header::USER_AGENT;
 use wasmgate_stream::StreamData;
 
+pub use self::format::{LogContext, LogFormat, LogFormatError};
 use crate::clock::civil;
 
 /// Batches that may wait for a writer that does not keep up. Beyond it lines are dropped and counted: a full disk must
@@ -34,6 +37,8 @@ enum Message {
     Batch(Vec<u8>),
     /// Everything before it has been written once this is dropped.
     Flush(SyncSender<()>),
+    /// The file has another name by now: lines that follow go to a new one.
+    Reopen,
 }
 
 /// Takes batches of lines and writes them.
@@ -49,7 +54,7 @@ impl AccessLogSink {
     /// # Errors
     /// When the system gives no thread.
     pub fn stdout() -> std::io::Result<Self> {
-        Self::start(std::io::stdout())
+        Self::start(Out::Stdout(std::io::stdout()))
     }
 
     /// A log in a file, appended to.
@@ -57,15 +62,22 @@ impl AccessLogSink {
     /// # Errors
     /// [`AccessLogError`]
     pub fn file(path: &Path) -> Result<Self, AccessLogError> {
-        let open = || Self::start(File::options().append(true).create(true).open(path)?);
+        let open = || Self::start(Out::File(open(path)?, path.to_owned()));
         open().map_err(|source| AccessLogError { path: path.display().to_string(), source })
     }
 
-    fn start(mut out: impl Write + Send + 'static) -> std::io::Result<Self> {
+    /// Opens the file anew, for whoever has renamed it. Standard output stays what it is.
+    pub fn reopen(&self) {
+        // Without a writer there is nothing to open.
+        let _ = self.sender.send(Message::Reopen);
+    }
+
+    fn start(mut out: Out) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel::<Message>(BATCHES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let failures = Arc::clone(&dropped);
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+            let mut is_failing = false;
             while let Ok(message) = receiver.recv() {
                 let batch = match message {
                     Message::Batch(batch) => batch,
@@ -73,13 +85,26 @@ impl AccessLogSink {
                         drop(done);
                         continue;
                     }
-                };
-                if let Err(e) = out.write_all(&batch).and_then(|()| out.flush()) {
-                    let lines = batch.iter().filter(|b| **b == b'\n').count() as u64;
-                    // Said once in a while: a broken pipe would be said with every batch.
-                    if failures.fetch_add(lines, Ordering::Relaxed) == 0 {
-                        tracing::error!(target: "http", "access log: lines are lost: {e}");
+                    Message::Reopen => {
+                        out.reopen();
+                        continue;
                     }
+                };
+                let written = out.writer().write_all(&batch).and_then(|()| out.writer().flush());
+                match (written, is_failing) {
+                    (Err(e), _) => {
+                        let lines = batch.iter().filter(|b| **b == b'\n').count() as u64;
+                        failures.fetch_add(lines, Ordering::Relaxed);
+                        // Said once: a full disk would be said with every batch.
+                        if !std::mem::replace(&mut is_failing, true) {
+                            tracing::error!(target: "http", "access log: lines are lost: {e}");
+                        }
+                    }
+                    (Ok(()), true) => {
+                        is_failing = false;
+                        tracing::info!(target: "http", "access log: lines are written again");
+                    }
+                    (Ok(()), false) => {}
                 }
             }
         })?;
@@ -110,6 +135,38 @@ impl AccessLogSink {
             self.dropped.fetch_add(lines, Ordering::Relaxed);
         }
     }
+}
+
+/// Where lines go.
+enum Out {
+    Stdout(std::io::Stdout),
+    File(File, PathBuf),
+}
+
+impl Out {
+    fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Stdout(out) => out,
+            Self::File(file, _) => file,
+        }
+    }
+
+    fn reopen(&mut self) {
+        let Self::File(file, path) = self else { return };
+        match open(path) {
+            Ok(opened) => {
+                *file = opened;
+                tracing::info!(target: "http", "access log: {} was opened anew", path.display());
+            }
+            Err(e) => {
+                tracing::error!(target: "http", "access log: {} cannot be opened anew, the open one is used: {e}", path.display());
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    File::options().append(true).create(true).open(path)
 }
 
 /// Formats one line. `data` is missing for requests that were refused before they had a head.
@@ -144,7 +201,8 @@ pub(crate) fn format(out: &mut Vec<u8>, entry: &Entry<'_>) {
     let service_time = info.and_then(|i| i.upstream_service_time_ms);
     line.maybe_number("upstream_service_time", service_time);
     line.maybe_number("upstream_response_time", service_time);
-    line.text("upstream_transport_failure_reason", None);
+    let failure = info.and_then(|i| i.upstream_failure.as_deref());
+    line.text("upstream_transport_failure_reason", failure.map(str::as_bytes));
     line.text(
         "user_agent",
         data.and_then(|d| d.request.headers.get(USER_AGENT)).map(http::HeaderValue::as_bytes),
@@ -164,6 +222,8 @@ pub(crate) struct Entry<'e> {
     /// 0: the client left before there was one.
     pub(crate) status: u16,
     pub(crate) flags: &'e str,
+    /// Response code details when there is no `data`.
+    pub(crate) details: &'e str,
     /// When there is no `data`.
     pub(crate) bytes_sent: u64,
 }
@@ -291,6 +351,7 @@ mod tests {
             duration_ms: 0,
             status: 426,
             flags: "DPE",
+            details: "low_version",
             bytes_sent: 16,
         };
         let mut out = Vec::new();

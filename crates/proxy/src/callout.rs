@@ -4,16 +4,13 @@ mod grpc;
 mod http;
 mod redis;
 
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use wasmgate_config::Cluster;
 use wasmgate_plugin::calls::{CallToken, Effect};
 use wasmgate_plugin::{CallRunner, VmHandle};
 
+use crate::upstream::{Host, OpenConnection, UpstreamSocket, WorkerCluster};
 use crate::worker::WorkerContext;
 
 /// How long a name may take to resolve.
@@ -37,8 +34,8 @@ impl Callouts {
 /// An endpoint of a cluster that a call-out names.
 struct Target {
     worker: Rc<WorkerContext>,
-    cluster: Arc<Cluster>,
-    address: SocketAddr,
+    cluster: Rc<WorkerCluster>,
+    host: Rc<Host>,
 }
 
 /// Why there is none.
@@ -55,23 +52,21 @@ impl Target {
         let worker = worker.upgrade().ok_or(NoTarget::Ended)?;
         let generation = worker.generation();
         let cluster = generation.cluster_named(cluster).ok_or(NoTarget::NoHost)?;
-        let address = generation.endpoint(&cluster).ok_or(NoTarget::NoHost)?;
-        Ok(Self { worker, cluster, address })
+        let Some(host) = cluster.pick(None, &[]) else {
+            cluster.count(|c| c.unhealthy.increment());
+            return Err(NoTarget::NoHost);
+        };
+        Ok(Self { worker, cluster, host })
     }
 
-    fn count(&self, count: impl FnOnce(&crate::stats::ClusterCounters)) {
-        self.worker.generation().count(&self.cluster, count);
+    fn count(&self, count: impl FnOnce(&crate::ClusterCounters)) {
+        self.cluster.count(count);
     }
 
-    async fn connect(&self) -> std::io::Result<TcpStream> {
-        self.count(|c| c.connections.increment());
-        let connect = TcpStream::connect(self.address);
-        let stream = tokio::time::timeout(self.worker.settings.connect_time_max, connect)
-            .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-        let stream = stream.inspect_err(|_| self.count(|c| c.connect_failures.increment()))?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+    /// A connection of its own.
+    async fn connect(&self) -> std::io::Result<(UpstreamSocket, OpenConnection)> {
+        let (socket, open) = self.cluster.open(&self.host, None);
+        Ok((self.cluster.noted(&self.host, socket.await)?, open))
     }
 }
 

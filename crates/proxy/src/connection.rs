@@ -17,13 +17,14 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use wasmgate_stream::LocalReply;
 
 use crate::access_log::Entry;
 use crate::body::ProxyBody;
 use crate::exchange::Exchange;
 use crate::io::{ConnectionNotes, DownstreamIo, detect};
+use crate::phase::{Phase, PhaseReceiver, drained};
 use crate::reason::{self, Reason};
 use crate::request;
 use crate::stats::WorkerStats;
@@ -104,7 +105,7 @@ pub(crate) async fn serve(
     stream: TcpStream,
     remote: SocketAddr,
     local: SocketAddr,
-    mut drain: watch::Receiver<bool>,
+    mut drain: PhaseReceiver,
 ) {
     let stats = Arc::clone(&worker.stats);
     stats.downstream_connections.increment();
@@ -120,7 +121,7 @@ pub(crate) async fn serve(
             let time_max = worker.settings.tls_handshake_time_max;
             let accepted = tokio::select! {
                 accepted = tls.accept(stream, time_max) => accepted,
-                _ = drain.wait_for(|d| *d) => return,
+                () = drained(&mut drain) => return,
             };
             match accepted {
                 Ok(TlsAccepted { transport, info, entry, alpn }) => {
@@ -164,7 +165,7 @@ async fn serve_http(
     worker: Rc<WorkerContext>,
     mut stream: Transport,
     client: Client,
-    mut drain: watch::Receiver<bool>,
+    mut drain: PhaseReceiver,
 ) {
     let Client { remote, local, tls } = client;
     // A client that sends nothing gets as long as one that sends half a head.
@@ -179,7 +180,7 @@ async fn serve_http(
     };
     let detected = tokio::select! {
         detected = tokio::time::timeout(limit, detect) => detected,
-        _ = drain.wait_for(|d| *d) => Ok(Err(std::io::ErrorKind::Interrupted.into())),
+        () = drained(&mut drain) => Ok(Err(std::io::ErrorKind::Interrupted.into())),
     };
     if let Ok(Ok((is_h2, prefix))) = detected {
         let notes = Arc::<ConnectionNotes>::default();
@@ -215,7 +216,7 @@ impl Drop for Active<'_> {
     }
 }
 
-async fn serve_h1(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch::Receiver<bool>) {
+async fn serve_h1(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: PhaseReceiver) {
     let settings = &downstream.worker.settings;
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
@@ -232,7 +233,7 @@ async fn serve_h1(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch
     let result = tokio::select! {
         biased;
         result = connection.as_mut() => result,
-        _ = drain.wait_for(|d| *d) => {
+        () = drained(&mut drain) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -241,18 +242,18 @@ async fn serve_h1(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch
     let tunnel = downstream.tunnel.borrow_mut().take();
     if let Some((exchange, upgrade)) = tunnel {
         // Nothing tells where it could be cut: it may go on for as long as a drain takes.
-        let drained = async {
-            let _ = drain.wait_for(|d| *d).await;
+        let cut_off = async {
+            drained(&mut drain).await;
             tokio::time::sleep(settings.drain_time_max).await;
         };
         tokio::select! {
             () = exchange.tunnel(upgrade) => {}
-            () = drained => {}
+            () = cut_off => {}
         }
     }
 }
 
-async fn serve_h2(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch::Receiver<bool>) {
+async fn serve_h2(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: PhaseReceiver) {
     let settings = &downstream.worker.settings;
     let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
     builder
@@ -267,10 +268,12 @@ async fn serve_h2(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: watch
         move |request| handle(Rc::clone(&downstream), request)
     });
     let mut connection = pin!(builder.serve_connection(io, service));
+    // A client that comes while others are asked to leave has nowhere else to go.
+    let last = if *drain.borrow() == Phase::Serve { Phase::Leave } else { Phase::Drain };
     tokio::select! {
         biased;
         result = connection.as_mut() => return note(&downstream, result),
-        _ = drain.wait_for(|d| *d) => connection.as_mut().graceful_shutdown(),
+        _ = drain.wait_for(|phase| *phase >= last) => connection.as_mut().graceful_shutdown(),
     }
     note(&downstream, connection.await);
 }
@@ -348,6 +351,7 @@ fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Respons
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         status: status.as_u16(),
         flags,
+        details: &details,
         bytes_sent: sent,
     });
     response

@@ -17,7 +17,7 @@ use http::{HeaderMap, Response, StatusCode, Version};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
-use wasmgate_config::{Cluster, RequestKey, Route};
+use wasmgate_config::{RequestKey, Route};
 use wasmgate_plugin::StreamPort;
 use wasmgate_stream::{Stream, StreamData, StreamInfo, StreamState};
 
@@ -28,13 +28,16 @@ use crate::connection::Downstream;
 use crate::idle::IdleKey;
 use crate::reason::{self, Reason};
 use crate::request::Accepted;
+use crate::upstream::{Outcome, WorkerCluster};
 use crate::worker_generation::WorkerGeneration;
 
+mod attempt;
 mod deadlines;
 mod tunnel;
 mod upstream_side;
 
-use deadlines::Deadlines;
+use attempt::{Attempts, Failure};
+use deadlines::{Deadlines, Expired};
 use upstream_side::Upstream;
 
 /// One stream, from the request head to the end of the response.
@@ -46,12 +49,18 @@ pub(crate) struct Exchange {
     /// Where the stream's data lies between two polls, if its chain has plug-ins.
     port: Option<Rc<StreamPort>>,
     route: Option<Arc<Route>>,
-    cluster: Option<Arc<Cluster>>,
+    cluster: Option<Rc<WorkerCluster>>,
     request_body: Option<Incoming>,
     upstream: Upstream,
-    attempts: u32,
+    attempts: Attempts,
     /// The request asks for another protocol: what is its body comes once that has been agreed on.
     switches: bool,
+    /// The request's framing is wrong: where the next one begins is not known.
+    broken_request: bool,
+    /// The endpoint's response has broken off; flags and details. What came before goes to the client first.
+    broken_response: Option<(&'static str, &'static str)>,
+    /// Nothing more comes of it, and hyper has had a turn to send what there is.
+    is_last_turn: bool,
     /// A piece of the request body has been taken from the client: the request cannot be sent again.
     body_started: bool,
     started: Instant,
@@ -103,8 +112,11 @@ impl Exchange {
             cluster: None,
             request_body: accepted.body,
             upstream: Upstream::Waiting,
-            attempts: 0,
+            attempts: Attempts::default(),
             switches: accepted.switches,
+            broken_request: false,
+            broken_response: None,
+            is_last_turn: false,
             body_started: false,
             started: Instant::now(),
             sent: None,
@@ -139,14 +151,15 @@ impl Exchange {
         let route =
             self.listener.and_then(|l| self.generation.routes(l)).and_then(|table| table.find(&key)).cloned();
         let random = route.as_ref().filter(|r| r.backends.len() > 1).map_or(0, |_| fastrand::u64(..));
-        let cluster = route.as_ref().and_then(|r| r.backend(random)).and_then(|b| b.cluster.clone());
+        let cluster = route.as_ref().and_then(|r| r.backend(random)).and_then(|b| b.cluster.as_ref());
+        let cluster = cluster.and_then(|c| self.generation.cluster(c));
         let no_name = self.downstream.worker.no_name();
         data.info.virtual_host_name =
             route.as_ref().map_or_else(|| Arc::clone(&no_name), |r| Arc::clone(&r.virtual_host));
         data.info.route_name = route.as_ref().map_or_else(|| Arc::clone(&no_name), |r| Arc::clone(&r.name));
-        data.info.cluster_name = cluster.as_ref().map_or(no_name, |c| Arc::clone(&c.name));
+        data.info.cluster_name = cluster.as_ref().map_or(no_name, |c| Arc::clone(&c.config.name));
         data.info.upstream_endpoints =
-            cluster.as_ref().map_or(0, |c| u32::try_from(c.endpoints.len()).unwrap_or(u32::MAX));
+            cluster.as_ref().map_or(0, |c| u32::try_from(c.len()).unwrap_or(u32::MAX));
         (self.route, self.cluster) = (route, cluster);
     }
 
@@ -154,7 +167,15 @@ impl Exchange {
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ResponseParts>> {
         self.unpark();
         self.drive(cx);
-        let polled = self.try_head();
+        let mut polled = self.try_head();
+        if polled.is_pending()
+            && let Some((flags, details)) = self.broken_response.take()
+        {
+            // Nothing of it has left the chain.
+            self.stream.data_mut().info.response_flags = flags;
+            self.stream.reset(details);
+            polled = self.try_head();
+        }
         if polled.is_pending() {
             self.park(cx);
         }
@@ -223,7 +244,20 @@ impl Exchange {
         }
         self.unpark();
         self.drive(cx);
-        let polled = self.try_frame();
+        let mut polled = self.try_frame();
+        if polled.is_pending()
+            && let Some((flags, details)) = self.broken_response.take()
+        {
+            // hyper gives up what it has not sent yet when the body fails: it gets another turn.
+            if std::mem::replace(&mut self.is_last_turn, true) {
+                self.stream.data_mut().info.response_flags = flags;
+                self.stream.reset(details);
+                polled = self.try_frame();
+            } else {
+                self.broken_response = Some((flags, details));
+                cx.waker().wake_by_ref();
+            }
+        }
         if !self.finished {
             self.park(cx);
         }
@@ -245,6 +279,9 @@ impl Exchange {
             return Poll::Ready(Some(Ok(Frame::data(data.bytes))));
         }
         if let Some(trailers) = self.stream.take_response_trailers() {
+            if self.downstream.worker.settings.logs_response_trailers() {
+                self.stream.data_mut().response_trailers = Some(trailers.clone());
+            }
             self.finish();
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
@@ -264,8 +301,8 @@ impl Exchange {
         if self.idle.is_some_and(|key| self.downstream.worker.idle.is_expired(key)) {
             return self.expire();
         }
-        if self.deadlines.poll(cx) {
-            self.time_out();
+        if let Some(expired) = self.deadlines.poll(cx) {
+            self.time_out(expired);
         }
         let mut any = false;
         loop {
@@ -288,19 +325,25 @@ impl Exchange {
         }
     }
 
-    /// The route's time is over: answers if that is still possible.
-    fn time_out(&mut self) {
+    /// The route's time is over: tries again, or answers if that is still possible.
+    fn time_out(&mut self, expired: Expired) {
         if !matches!(self.stream.state(), StreamState::Open) || matches!(self.upstream, Upstream::Over) {
             return;
         }
         self.counters(|c| c.timeouts.increment());
-        self.upstream = Upstream::Over;
+        self.observe(Outcome::TimedOut);
+        let is_attempt = expired == Expired::Attempt;
+        // Another attempt may do better, as long as nothing of this one's answer has gone anywhere.
+        if is_attempt && self.stream.data().response.is_none() && self.retry(Failure::Reset) {
+            return;
+        }
         let data = self.stream.data_mut();
         if data.response_sent {
             data.info.response_flags = "UT";
+            self.give_up();
             return self.stream.reset("response_timeout");
         }
-        self.stream.local_reply(Reason::RequestTimeout.reply());
+        self.fail(if is_attempt { Reason::AttemptTimeout } else { Reason::RequestTimeout });
     }
 
     /// Nothing has moved for too long: answers if that is still possible, and waits no longer.
@@ -308,7 +351,7 @@ impl Exchange {
         if let Some(key) = self.idle.take() {
             self.downstream.worker.idle.remove(key);
         }
-        self.upstream = Upstream::Over;
+        self.give_up();
         let data = self.stream.data_mut();
         data.info.response_flags = "SI";
         if !data.response_sent {
@@ -334,13 +377,13 @@ impl Exchange {
                     Ok(bytes) => {
                         let end = body.is_end_stream();
                         if end {
-                            self.request_body = None;
+                            self.request_over();
                         }
                         self.stream.request_data(bytes, end);
                     }
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
-                            self.request_body = None;
+                            self.request_over();
                             self.stream.request_trailers(trailers);
                         }
                     }
@@ -348,17 +391,35 @@ impl Exchange {
             }
             Poll::Ready(None) => {
                 self.body_started = true;
-                self.request_body = None;
+                self.request_over();
                 self.stream.request_data(Bytes::new(), true);
             }
-            Poll::Ready(Some(Err(_))) => {
-                // The client broke off, or its framing is wrong: there is nobody to answer.
+            Poll::Ready(Some(Err(error))) => {
                 self.request_body = None;
-                self.stream.data_mut().info.response_flags = "DC";
-                self.stream.reset("downstream_remote_disconnect");
+                let info = &mut self.stream.data_mut().info;
+                if is_malformed(&error) {
+                    info.response_flags = "DPE";
+                    if self.stream.data().response_sent {
+                        self.stream.reset("http1.codec_error");
+                    } else {
+                        self.broken_request = true;
+                        self.fail(Reason::RequestBody);
+                    }
+                } else {
+                    // The client broke off: there is nobody to answer.
+                    info.response_flags = "DC";
+                    self.stream.reset("downstream_remote_disconnect");
+                }
             }
         }
         true
+    }
+
+    /// The client has sent all of its request.
+    fn request_over(&mut self) {
+        self.request_body = None;
+        let received = self.started.elapsed();
+        self.stream.data_mut().info.request_received = Some(received);
     }
 
     /// The head that goes to the client: the proxy's own headers are added in Envoy's places.
@@ -368,17 +429,21 @@ impl Exchange {
         let date = worker.date.header(std::time::SystemTime::now());
         let is_http1 = self.stream.data().info.protocol != Version::HTTP_2;
         // Before the whole request has been read, the connection cannot carry another one.
-        let must_close =
-            is_http1 && self.stream.state() == StreamState::Replied && self.request_body.is_some();
+        let is_cut = self.stream.state() == StreamState::Replied
+            && (self.request_body.is_some() || self.broken_request);
+        let must_close = is_http1 && (is_cut || worker.is_leaving.get());
         let Some(response) = &mut self.stream.data_mut().response else {
             return Err(io::Error::other("a response without a head"));
         };
         let Some(status) = response.status else {
             return Err(io::Error::other("a response without a status"));
         };
-        // Filters read the head again in later callbacks; without filters nobody does.
-        let mut headers =
-            if has_filters { response.headers.clone() } else { std::mem::take(&mut response.headers) };
+        // Filters read the head again in later callbacks; without filters at most the log does.
+        let mut headers = if has_filters || worker.settings.logs_response_headers() {
+            response.headers.clone()
+        } else {
+            std::mem::take(&mut response.headers)
+        };
         if !headers.contains_key(DATE) {
             let _ = headers.try_insert(DATE, date);
         }
@@ -443,9 +508,16 @@ impl Exchange {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             status: self.status,
             flags: data.info.response_flags,
+            details: "",
             bytes_sent: 0,
         });
     }
+}
+
+/// Whether a body's framing is wrong, as opposed to a client that has left.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
+    source.is_some_and(|e| matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 impl Drop for Exchange {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use wasmgate_config::TlsListener;
 use crate::generation::Generation;
 use crate::settings::Settings;
 use crate::stats::GatewayStats;
+use crate::supervisor::{Resolver, Supervisor};
 use crate::tls::{ListenerTls, TlsConfigs};
 use crate::worker::{Command, Worker};
 
@@ -53,14 +55,21 @@ pub struct Gateway {
     /// What the workers have.
     last: Mutex<Option<Arc<Generation>>>,
     tls: TlsConfigs,
+    supervisor: Supervisor,
+    /// Nothing is listened on any more, whatever a configuration says.
+    is_closed: AtomicBool,
 }
 
 impl Gateway {
-    /// Starts workers without a configuration.
+    /// Starts workers without a configuration. Without a resolver no name of an endpoint has an address.
     ///
     /// # Errors
     /// [`GatewayError::Worker`]
-    pub fn start(workers: usize, settings: Settings) -> Result<Self, GatewayError> {
+    pub fn start(
+        workers: usize,
+        settings: Settings,
+        resolver: Option<Resolver>,
+    ) -> Result<Self, GatewayError> {
         let (settings, stats) = (Arc::new(settings), GatewayStats::new(workers));
         let mut senders = Vec::new();
         let mut threads = Vec::new();
@@ -90,11 +99,19 @@ impl Gateway {
         Ok(Self {
             workers: senders,
             threads: Mutex::new(threads),
+            is_closed: AtomicBool::new(false),
+            supervisor: Supervisor::new(Arc::clone(&stats), resolver),
             stats,
             listening: Mutex::default(),
             last: Mutex::default(),
             tls: TlsConfigs::default(),
         })
+    }
+
+    /// Looks names of endpoints up, asks endpoints for their health, and lets those back whose ejection is over, for as
+    /// long as it is polled.
+    pub async fn supervise(&self) {
+        self.supervisor.run().await;
     }
 
     /// What TLS of a listener needs. What has not changed since the last call is the same as then.
@@ -120,6 +137,7 @@ impl Gateway {
     /// listeners that this one has no more go on as they were: one may be meant to take another's place.
     pub async fn publish(&self, generation: Arc<Generation>) -> Vec<GatewayError> {
         let wanted: BTreeSet<SocketAddr> = generation.listeners.iter().map(|l| l.address).collect();
+        let wanted = if self.is_closed.load(Ordering::Relaxed) { BTreeSet::new() } else { wanted };
         let before = self.listening.lock().clone();
         let (opened, errors) = self.open(&wanted, &before).await;
         let mut generation = generation;
@@ -133,6 +151,10 @@ impl Gateway {
                 generation = Arc::new(more);
             }
         }
+        for (name, cluster) in &generation.clusters {
+            self.stats.cluster(name).configure(cluster);
+        }
+        self.supervisor.warm().await;
         let (done, mut all_done) = mpsc::channel(1);
         for worker in &self.workers {
             // A worker that is gone is draining: the process ends.
@@ -182,6 +204,30 @@ impl Gateway {
             }
         }
         (opened, errors)
+    }
+
+    /// Asks clients to use another gateway, or lets them stay again: answers over HTTP/1 end their connection, and HTTP/2
+    /// connections get no further stream. New connections are accepted all the same.
+    pub fn ask_to_leave(&self, leave: bool) {
+        for worker in &self.workers {
+            let _ = worker.send(Command::Leave(leave));
+        }
+    }
+
+    /// Whether it accepts no more.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Stops accepting for good; connections end with the request at hand.
+    pub fn stop_listening(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        let addresses = std::mem::take(&mut *self.listening.lock());
+        for address in addresses {
+            for worker in &self.workers {
+                let _ = worker.send(Command::StopListening(address));
+            }
+        }
     }
 
     /// Stops accepting, lets connections end, and waits for the workers.

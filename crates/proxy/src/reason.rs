@@ -11,6 +11,14 @@ pub(crate) enum Reason {
     LowVersion,
     /// HTTP/1.1 without `host`.
     MissingHost,
+    /// `host` is none.
+    InvalidHost,
+    /// The request's target is neither a path nor a URL.
+    InvalidTarget,
+    /// The body has a coding that nobody undoes.
+    TransferCoding,
+    /// The client's body is no body.
+    RequestBody,
     /// No route matches.
     RouteNotFound,
     /// The route's backend reference is broken.
@@ -29,6 +37,10 @@ pub(crate) enum Reason {
     StreamIdle,
     /// The route gives its requests no more time.
     RequestTimeout,
+    /// The route gives its attempts no more time, and there is no other one.
+    AttemptTimeout,
+    /// A limit of the cluster is reached.
+    Overflow,
     /// A filter took away what a request needs.
     RequestHeadersRemoved,
     /// The request's target has no form that everybody reads alike.
@@ -45,6 +57,10 @@ impl Reason {
         let (status, flags, details, body) = match self {
             Self::LowVersion => (426, "DPE", "low_version", "Upgrade Required"),
             Self::MissingHost => (400, "", "missing_host_header", ""),
+            Self::InvalidHost => (400, "DPE", "http.invalid_authority", ""),
+            Self::InvalidTarget => (400, "DPE", "http.invalid_target", ""),
+            Self::TransferCoding => (501, "DPE", "http1.invalid_transfer_encoding", "Not Implemented"),
+            Self::RequestBody => (400, "DPE", "http1.codec_error", "Bad Request"),
             Self::RouteNotFound => (404, "NR", "route_not_found", ""),
             Self::BackendInvalid => (500, "NC", "cluster_not_found", ""),
             Self::NoHealthyUpstream => (503, "UH", "no_healthy_upstream", "no healthy upstream"),
@@ -74,6 +90,13 @@ impl Reason {
             ),
             Self::StreamIdle => (504, "SI", "stream_idle_timeout", "stream timeout"),
             Self::RequestTimeout => (504, "UT", "response_timeout", "upstream request timeout"),
+            Self::AttemptTimeout => (504, "UT", "upstream_per_try_timeout", "upstream request timeout"),
+            Self::Overflow => (
+                503,
+                "UO",
+                "upstream_reset_before_response_started{overflow}",
+                "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+            ),
             Self::RequestHeadersRemoved => (
                 503,
                 "DPE",
@@ -92,6 +115,18 @@ impl Reason {
             reply.headers.push((b"content-type".to_vec(), b"text/plain".to_vec()));
         }
         reply
+    }
+}
+
+/// The flags of an attempt that was the last one because there had been so many.
+pub(crate) fn with_retry_limit(flags: &'static str) -> &'static str {
+    match flags {
+        "" => "URX",
+        "UF" => "UF,URX",
+        "UC" => "UC,URX",
+        "UT" => "UT,URX",
+        "UPE" => "UPE,URX",
+        other => other,
     }
 }
 

@@ -64,9 +64,15 @@ pub(crate) fn accept(
     }
     let mut headers = parts.headers;
     let authority = authority(&parts.uri, &headers).ok_or(Reason::MissingHost)?;
-    if authority.as_bytes().starts_with(b".") {
-        // No name begins so, and what it is a part of would be matched by some and not by others.
-        return Err(Reason::MissingHost);
+    // No name begins with a dot: what it is a part of would be matched by some and not by others.
+    if !is_authority(authority.as_bytes()) || authority.as_bytes().starts_with(b".") {
+        return Err(Reason::InvalidHost);
+    }
+    if !is_target(&parts.uri) {
+        return Err(Reason::InvalidTarget);
+    }
+    if !is_plainly_chunked(&headers) {
+        return Err(Reason::TransferCoding);
     }
     let has_body = !body.is_end_stream();
     remove_hop_by_hop(&mut headers);
@@ -94,6 +100,32 @@ pub(crate) fn accept(
         head.set_path(path);
     }
     Ok(Accepted { head, body: has_body.then_some(body), switches })
+}
+
+/// Whether a target is a path, `*`, or a URL of ours: a bare name, which only CONNECT may ask for, would be taken for one.
+fn is_target(uri: &Uri) -> bool {
+    match uri.scheme_str() {
+        Some(scheme) => matches!(scheme, "http" | "https"),
+        None => uri.authority().is_none(),
+    }
+}
+
+/// Whether a host is one: a name or an address, and maybe a port (RFC 3986 §3.2).
+fn is_authority(host: &[u8]) -> bool {
+    let is_plain = |b: &u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'%' | b'[' | b']')
+            || b"!$&'()*+,;=".contains(b)
+    };
+    // A list of two hosts is two hosts.
+    host.iter().all(is_plain) && !host.contains(&b',')
+}
+
+/// Whether a body has no coding but its chunks, which are undone here: nobody would undo another one (RFC 9112 §6.1).
+fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|v| v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
 }
 
 /// The target's authority wins over `host` (RFC 9112 §3.2.2).

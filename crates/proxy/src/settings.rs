@@ -1,11 +1,12 @@
 //! What an operator sets for the data path as a whole.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use wasmgate_stream::StreamLimits;
 
-use crate::access_log::AccessLogSink;
+use crate::access_log::{AccessLogSink, LogFormat};
 
 /// Settings that are the same for every listener and worker.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct Settings {
     pub server: Option<HeaderValue>,
     /// Where access log lines go; `None` for nowhere.
     pub access_log: Option<AccessLogSink>,
+    /// How its lines look; `None`: a JSON object with the 25 fields of an Istio/ASM gateway, all of them strings.
+    pub access_log_format: Option<Arc<LogFormat>>,
     /// Bounds of one stream.
     pub stream: StreamLimits,
     /// Downstream connections of one worker at the same time. Further ones are closed at once.
@@ -50,11 +53,28 @@ pub struct Settings {
     pub drain_time_max: Duration,
 }
 
+impl Settings {
+    fn format(&self) -> Option<&LogFormat> {
+        self.access_log_format.as_deref().filter(|_| self.access_log.is_some())
+    }
+
+    /// Whether response headers must be kept for the access log.
+    pub(crate) fn logs_response_headers(&self) -> bool {
+        self.format().is_some_and(LogFormat::needs_response_headers)
+    }
+
+    /// Whether response trailers must be kept for the access log.
+    pub(crate) fn logs_response_trailers(&self) -> bool {
+        self.format().is_some_and(LogFormat::needs_response_trailers)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             server: Some(HeaderValue::from_static("wasmgate")),
             access_log: None,
+            access_log_format: None,
             stream: StreamLimits::default(),
             connections_max: u64::MAX,
             request_head_bytes_max: 60 << 10,

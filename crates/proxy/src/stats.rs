@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::upstream::state::ClusterState;
+
 /// A number that one worker writes and everybody reads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -80,46 +82,12 @@ impl WorkerStats {
     }
 }
 
-/// Counters of a cluster on one worker.
-#[derive(Debug, Default)]
-pub struct ClusterCounters {
-    /// Requests sent.
-    pub requests: Counter,
-    /// Responses by hundreds of their status.
-    pub responses: [Counter; 5],
-    /// Connections made.
-    pub connections: Counter,
-    /// Connections that failed.
-    pub connect_failures: Counter,
-    /// Requests that were sent again because an idle connection had been closed.
-    pub retries: Counter,
-    /// Exchanges that took longer than their route lets them.
-    pub timeouts: Counter,
-    /// Exchanges that the endpoint broke off.
-    pub resets: Counter,
-}
-
-impl ClusterCounters {
-    pub(crate) fn count_response(&self, status: u16) {
-        if let Some(counter) = usize::from(status / 100).checked_sub(1).and_then(|i| self.responses.get(i)) {
-            counter.increment();
-        }
-    }
-}
-
-/// Counters of a cluster.
-#[derive(Debug)]
-pub struct ClusterStats {
-    /// One shard per worker.
-    pub shards: Vec<ClusterCounters>,
-}
-
 /// All counters of the data path.
 #[derive(Debug)]
 pub struct GatewayStats {
     /// One per worker.
     pub workers: Vec<Arc<WorkerStats>>,
-    clusters: Mutex<BTreeMap<Arc<str>, Arc<ClusterStats>>>,
+    clusters: Mutex<BTreeMap<Arc<str>, Arc<ClusterState>>>,
     /// Answers of the proxy and of plug-ins by response code details; a closed list but for plug-ins' own words.
     replies: Mutex<BTreeMap<String, u64>>,
 }
@@ -137,11 +105,10 @@ impl GatewayStats {
         })
     }
 
-    /// The counters of a cluster; they outlive generations.
-    pub fn cluster(&self, name: &Arc<str>) -> Arc<ClusterStats> {
+    /// A cluster; it outlives generations.
+    pub fn cluster(&self, name: &Arc<str>) -> Arc<ClusterState> {
         let workers = self.workers.len();
-        let make =
-            || Arc::new(ClusterStats { shards: (0..workers).map(|_| ClusterCounters::default()).collect() });
+        let make = || Arc::new(ClusterState::new(workers));
         Arc::clone(self.clusters.lock().entry(Arc::clone(name)).or_insert_with(make))
     }
 
@@ -151,7 +118,7 @@ impl GatewayStats {
     }
 
     /// All clusters.
-    pub fn clusters(&self) -> Vec<(Arc<str>, Arc<ClusterStats>)> {
+    pub fn clusters(&self) -> Vec<(Arc<str>, Arc<ClusterState>)> {
         self.clusters.lock().iter().map(|(n, c)| (Arc::clone(n), Arc::clone(c))).collect()
     }
 

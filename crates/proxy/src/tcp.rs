@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::io::DuplexStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use wasmgate_config::TcpTarget;
 use wasmgate_stream::{StreamInfo, TlsInfo};
 
 use self::proxied::{Proxied, Upstream, count};
+use crate::phase::{PhaseReceiver, drained};
 use crate::transport::Transport;
 use crate::worker::WorkerContext;
 use crate::worker_generation::WorkerGeneration;
@@ -26,12 +27,12 @@ pub(crate) async fn serve(
     (listener, target): (usize, &Arc<TcpTarget>),
     (client, tls): (Transport, Option<Arc<TlsInfo>>),
     addresses: (SocketAddr, SocketAddr),
-    mut drain: watch::Receiver<bool>,
+    mut drain: PhaseReceiver,
 ) {
-    let cluster = target.cluster(fastrand::u64(..)).cloned();
+    let cluster = target.cluster(fastrand::u64(..)).and_then(|c| generation.cluster(c));
     let info = StreamInfo {
         route_name: Arc::clone(&target.route_name),
-        cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.name)),
+        cluster_name: cluster.as_ref().map_or_else(|| worker.no_name(), |c| Arc::clone(&c.config.name)),
         upstream_endpoints: count(cluster.as_deref()),
         ..info(worker, addresses, tls)
     };
@@ -39,14 +40,13 @@ pub(crate) async fn serve(
     proxied.cluster = cluster;
     // Nothing tells where a connection could be cut: it may go on for as long as a drain takes.
     let drain_time_max = worker.settings.drain_time_max;
-    let drained = async {
-        // An error: the listener is gone without a word, as at the end of the process.
-        let _ = drain.wait_for(|drain| *drain).await;
+    let cut_off = async {
+        drained(&mut drain).await;
         tokio::time::sleep(drain_time_max).await;
     };
     tokio::select! {
         () = poll_fn(|cx| proxied.poll(cx)) => {}
-        () = drained => {}
+        () = cut_off => {}
     }
     proxied.finish();
     proxied.discard_last_bytes().await;

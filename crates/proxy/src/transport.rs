@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::tls::ClientSocket;
+use crate::upstream::UpstreamSocket;
 
 /// A connection's bytes, whatever carries them.
 #[derive(Debug)]
@@ -21,12 +22,14 @@ pub(crate) enum Transport {
     Passed(Box<ClientSocket>),
     /// What the listener's plug-ins of connections let through.
     Filtered(DuplexStream),
+    /// A connection to an endpoint.
+    Upstream(Box<UpstreamSocket>),
 }
 
 impl Transport {
     /// Whether what has been written may still be here: it must be flushed.
     pub(crate) fn holds_back(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        matches!(self, Self::Tls(_) | Self::Upstream(_))
     }
 }
 
@@ -40,6 +43,7 @@ impl AsyncRead for Transport {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
             Self::Passed(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+            Self::Upstream(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
             Self::Filtered(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -51,6 +55,7 @@ impl AsyncWrite for Transport {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
             Self::Passed(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Upstream(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
             Self::Filtered(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -64,6 +69,7 @@ impl AsyncWrite for Transport {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
             Self::Passed(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
+            Self::Upstream(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
             Self::Filtered(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
@@ -73,6 +79,7 @@ impl AsyncWrite for Transport {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
             Self::Passed(stream) => stream.is_write_vectored(),
+            Self::Upstream(stream) => stream.is_write_vectored(),
             Self::Filtered(stream) => stream.is_write_vectored(),
         }
     }
@@ -82,6 +89,7 @@ impl AsyncWrite for Transport {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
             Self::Passed(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Upstream(stream) => Pin::new(&mut **stream).poll_flush(cx),
             Self::Filtered(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -91,6 +99,7 @@ impl AsyncWrite for Transport {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
             Self::Passed(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Upstream(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
             Self::Filtered(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -5,14 +5,32 @@
 //! whatever could be read in two ways is an error.
 
 pub(crate) mod active;
+pub(crate) mod balance;
 pub(crate) mod chunked;
+pub(crate) mod cluster;
+mod connect;
 pub(crate) mod connection;
+mod counters;
 pub(crate) mod encode;
+pub(crate) mod hash_key;
 pub(crate) mod head;
+mod host;
 pub(crate) mod http2;
-pub(crate) mod pool;
+mod ledger;
+mod proxy_header;
+mod registry;
+mod socket;
+pub(crate) mod state;
+mod tls;
 
 pub(crate) use active::ActiveUpstream;
+pub(crate) use cluster::{Acquired, WorkerCluster};
+pub(crate) use connect::TlsFailure;
 pub(crate) use connection::{Received, UpstreamConnection, UpstreamError};
-pub(crate) use http2::{Http2Pool, Http2Settings, Http2Stream, Place};
-pub(crate) use pool::Pool;
+pub(crate) use hash_key::source_key;
+pub(crate) use host::{ActiveRequest, Host};
+pub(crate) use http2::{Http2Stream, Place};
+pub(crate) use ledger::OpenConnection;
+pub(crate) use registry::ClusterRegistry;
+pub(crate) use socket::UpstreamSocket;
+pub(crate) use state::Outcome;

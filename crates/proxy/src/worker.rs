@@ -18,9 +18,10 @@ use crate::clock::DateCache;
 use crate::connection;
 use crate::generation::Generation;
 use crate::idle::{self, IdleTable};
+use crate::phase::{Phase, PhaseReceiver};
 use crate::settings::Settings;
 use crate::stats::{GatewayStats, WorkerStats};
-use crate::upstream::{Http2Pool, Pool};
+use crate::upstream::ClusterRegistry;
 use crate::worker_generation::WorkerGeneration;
 
 /// What the control side tells a worker.
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Listen(SocketAddr, std::net::TcpListener),
     /// Accepts no more on this address.
     StopListening(SocketAddr),
+    /// Asks clients to leave, or lets them stay again; see [`Phase::Leave`].
+    Leave(bool),
     /// Accepts no more at all, lets connections end, and stops. The sender is dropped once it has.
     Drain(mpsc::Sender<()>),
 }
@@ -49,11 +52,12 @@ pub(crate) struct WorkerContext {
     pub(crate) settings: Arc<Settings>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) gateway_stats: Arc<GatewayStats>,
-    pub(crate) pool: RefCell<Pool>,
-    pub(crate) http2_pool: Http2Pool,
+    pub(crate) clusters: Rc<ClusterRegistry>,
     pub(crate) date: DateCache,
     pub(crate) idle: IdleTable,
     generation: RefCell<Rc<WorkerGeneration>>,
+    /// Clients are asked to leave: answers over HTTP/1 end their connection.
+    pub(crate) is_leaving: Cell<bool>,
     next_connection: Cell<u64>,
     no_name: Arc<str>,
     /// Every downstream connection's task.
@@ -84,7 +88,10 @@ impl WorkerContext {
     pub(crate) fn log(self: &Rc<Self>, entry: &Entry<'_>) {
         let Some(sink) = &self.settings.access_log else { return };
         let mut lines = self.log_lines.borrow_mut();
-        access_log::format(&mut lines, entry);
+        match &self.settings.access_log_format {
+            Some(format) => format.write(&mut lines, entry),
+            None => access_log::format(&mut lines, entry),
+        }
         if lines.len() >= LOG_BATCH_BYTES {
             sink.send(std::mem::replace(&mut lines, Vec::with_capacity(LOG_BATCH_BYTES + 1024)));
         } else if !self.log_pending.replace(true) {
@@ -112,30 +119,32 @@ pub(crate) struct Worker {
     /// VMs by version, so that versions that stay keep theirs.
     plugins: HashMap<u64, Rc<WorkerPlugin>>,
     accepting: HashMap<SocketAddr, Accepting>,
+    /// What the connections of listeners are told.
+    phase: Phase,
     /// Listeners that are gone and may still have connections.
-    closing: Vec<watch::Sender<bool>>,
+    closing: Vec<watch::Sender<Phase>>,
 }
 
 /// A listener's socket on this worker.
 struct Accepting {
     task: AbortHandle,
     /// Tells its connections to end with the request at hand.
-    drain: watch::Sender<bool>,
+    drain: watch::Sender<Phase>,
 }
 
 impl Worker {
     pub(crate) fn new(index: usize, settings: Arc<Settings>, gateway_stats: Arc<GatewayStats>) -> Self {
         let stats = gateway_stats.workers.get(index).cloned().unwrap_or_default();
-        let pool = Pool::new(settings.upstream_idle_max, settings.upstream_idle_connections_max);
+        let clusters = ClusterRegistry::new(Arc::clone(&settings), Arc::clone(&gateway_stats), index);
         let context = WorkerContext {
             index,
             stats,
             gateway_stats,
-            pool: RefCell::new(pool),
-            http2_pool: Http2Pool::default(),
+            clusters: Rc::new(clusters),
             date: DateCache::default(),
             idle: IdleTable::default(),
             generation: RefCell::default(),
+            is_leaving: Cell::new(false),
             next_connection: Cell::new(0),
             no_name: Arc::from(""),
             connections: RefCell::default(),
@@ -150,6 +159,7 @@ impl Worker {
             context,
             plugins: HashMap::new(),
             accepting: HashMap::new(),
+            phase: Phase::Serve,
             closing: Vec::new(),
         }
     }
@@ -165,6 +175,7 @@ impl Worker {
                         drop(done);
                     }
                     Some(Command::Listen(address, listener)) => self.listen(address, listener),
+                    Some(Command::Leave(leave)) => self.leave(leave),
                     Some(Command::StopListening(address)) => self.stop_listening(address),
                     Some(Command::Drain(done)) => {
                         self.drain().await;
@@ -175,19 +186,15 @@ impl Worker {
                 },
                 _ = idle_tick.tick() => self.context.idle.tick(self.context.settings.stream_idle_max),
                 _ = sweep.tick() => {
-                    let mut pool = self.context.pool.borrow_mut();
-                    let now = Instant::now();
-                    pool.sweep(now);
-                    self.context.http2_pool.sweep(now, self.context.settings.upstream_idle_max);
+                    let idle = self.context.clusters.sweep(Instant::now());
                     while self.context.connections.borrow_mut().try_join_next().is_some() {}
-                    self.context.stats.set_idle(pool.len());
+                    self.context.stats.set_idle(idle);
                 }
             }
         }
     }
 
     fn publish(&mut self, generation: &Generation) {
-        let index = self.context.index;
         let mut used = HashMap::new();
         let (plugins, worker) = (&mut self.plugins, &self.plugin_worker);
         let mut worker_plugin = |version: &Arc<wasmgate_plugin::PluginVersion>| {
@@ -197,8 +204,9 @@ impl Worker {
             used.insert(version.id, Rc::clone(plugin));
             Rc::clone(plugin)
         };
-        let stats = Arc::clone(&self.context.gateway_stats);
-        let next = WorkerGeneration::new(generation, &mut worker_plugin, stats, index);
+        let is_kept = |name: &str| generation.clusters.contains_key(name);
+        let next = WorkerGeneration::new(generation, &mut worker_plugin, &self.context.clusters);
+        self.context.clusters.begin(generation.id, is_kept);
         self.plugins = used;
         *self.context.generation.borrow_mut() = Rc::new(next);
         self.context.stats.set_generation(generation.id);
@@ -211,10 +219,19 @@ impl Worker {
                 return tracing::error!(target: "main", "worker {}: cannot listen on {address}: {e}", self.context.index);
             }
         };
-        let (context, drain) = (Rc::clone(&self.context), watch::Sender::new(false));
+        let (context, drain) = (Rc::clone(&self.context), watch::Sender::new(self.phase));
         let accept = accept(context, listener, address, drain.subscribe());
         let task = tokio::task::spawn_local(accept).abort_handle();
         self.accepting.insert(address, Accepting { task, drain });
+    }
+
+    /// Asks clients to leave, or lets them stay.
+    fn leave(&mut self, leave: bool) {
+        self.phase = if leave { Phase::Leave } else { Phase::Serve };
+        self.context.is_leaving.set(leave);
+        for accepting in self.accepting.values() {
+            accepting.drain.send_replace(self.phase);
+        }
     }
 
     /// Accepts no more on an address; its connections end with the request at hand.
@@ -222,7 +239,7 @@ impl Worker {
         self.closing.retain(|drain| drain.receiver_count() > 0);
         if let Some(Accepting { task, drain }) = self.accepting.remove(&address) {
             task.abort();
-            drain.send_replace(true);
+            drain.send_replace(Phase::Drain);
             self.closing.push(drain);
         }
     }
@@ -252,9 +269,9 @@ async fn accept(
     context: Rc<WorkerContext>,
     listener: TcpListener,
     address: SocketAddr,
-    drain: watch::Receiver<bool>,
+    drain: PhaseReceiver,
 ) {
-    let mut warned = None;
+    let (mut warned, mut failed) = (None, None);
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
@@ -273,18 +290,36 @@ async fn accept(
                 context.connections.borrow_mut().spawn_local(serve);
             }
             Err(e) => {
-                tracing::warn!(target: "main", "accept on {address}: {e}");
+                failed = warn_of_failure(&context, address, &e, failed);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
+/// What happens with every connection is said this often.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Says that no connection can be accepted (no descriptor is left, say), now and then; when it was said last.
+fn warn_of_failure(
+    context: &WorkerContext,
+    address: SocketAddr,
+    error: &std::io::Error,
+    warned: Option<Instant>,
+) -> Option<Instant> {
+    let now = Instant::now();
+    if warned.is_some_and(|last| now.duration_since(last) < WARN_INTERVAL) {
+        return warned;
+    }
+    let worker = context.index;
+    tracing::warn!(target: "main", "worker {worker}: accept on {address}: {error}; tried again for as long as it takes");
+    Some(now)
+}
+
 /// Says that connections are refused, now and then; when it was said last.
 fn warn_of_refused(context: &WorkerContext, address: SocketAddr, warned: Option<Instant>) -> Option<Instant> {
-    const INTERVAL: Duration = Duration::from_secs(10);
     let now = Instant::now();
-    if warned.is_some_and(|last| now.duration_since(last) < INTERVAL) {
+    if warned.is_some_and(|last| now.duration_since(last) < WARN_INTERVAL) {
         return warned;
     }
     let (worker, max) = (context.index, context.settings.connections_max);

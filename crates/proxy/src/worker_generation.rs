@@ -1,7 +1,8 @@
 //! A generation on one worker: routes, chains with their VMs, clusters with their turn.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,19 +13,19 @@ use wasmgate_plugin::{PluginVersion, StreamPort, WorkerPlugin};
 
 use crate::chain::{ChainFilter, WorkerStep};
 use crate::generation::{Generation, GenerationListener};
-use crate::stats::{ClusterCounters, ClusterStats, GatewayStats};
 use crate::tls::ListenerTls;
+use crate::upstream::{ClusterRegistry, WorkerCluster};
 
 /// A generation with this worker's VMs.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerGeneration {
     listeners: Vec<WorkerListener>,
+    id: u64,
     /// By the address of the cluster, which the route holds: no hash of a name per request.
-    clusters: RefCell<HashMap<usize, Rc<WorkerCluster>>>,
+    clusters: RefCell<ByAddress>,
     /// All clusters of the configuration.
     by_name: BTreeMap<Arc<str>, Arc<Cluster>>,
-    gateway_stats: Option<Arc<GatewayStats>>,
-    worker: usize,
+    registry: Option<Rc<ClusterRegistry>>,
 }
 
 #[derive(Debug)]
@@ -40,13 +41,28 @@ struct WorkerListener {
 /// The chain of one stream or connection.
 pub(crate) type Filters = SmallVec<[ChainFilter; 2]>;
 
-#[derive(Debug)]
-struct WorkerCluster {
-    /// Keeps the cluster alive for as long as its address is a key.
-    _cluster: Arc<Cluster>,
-    stats: Arc<ClusterStats>,
-    next: Cell<usize>,
-    equal_weights: bool,
+/// Clusters by the address of their configuration, which is kept, too: it is a key for as long as it lives.
+type ByAddress = HashMap<usize, (Arc<Cluster>, Rc<WorkerCluster>), BuildHasherDefault<AddressHasher>>;
+
+/// Takes an address for its own hash: they differ, if not in the lowest bits.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte) ^ self.0 as usize);
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // Fibonacci hashing: the table looks at the highest and at the lowest bits.
+        self.0 = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
 }
 
 impl WorkerGeneration {
@@ -54,8 +70,7 @@ impl WorkerGeneration {
     pub(crate) fn new(
         generation: &Generation,
         worker_plugin: &mut dyn FnMut(&Arc<PluginVersion>) -> Rc<WorkerPlugin>,
-        gateway_stats: Arc<GatewayStats>,
-        worker: usize,
+        registry: &Rc<ClusterRegistry>,
     ) -> Self {
         let listener = |l: &GenerationListener| WorkerListener {
             address: l.address,
@@ -67,10 +82,10 @@ impl WorkerGeneration {
         };
         Self {
             listeners: generation.listeners.iter().map(listener).collect(),
+            id: generation.id,
             clusters: RefCell::default(),
             by_name: generation.clusters.clone(),
-            gateway_stats: Some(gateway_stats),
-            worker,
+            registry: Some(Rc::clone(registry)),
         }
     }
 
@@ -113,8 +128,8 @@ impl WorkerGeneration {
     }
 
     /// A cluster that call-outs can name.
-    pub(crate) fn cluster_named(&self, name: &str) -> Option<Arc<Cluster>> {
-        self.by_name.get(name).cloned()
+    pub(crate) fn cluster_named(&self, name: &str) -> Option<Rc<WorkerCluster>> {
+        self.cluster(self.by_name.get(name)?)
     }
 
     /// Waits for VMs that are being replaced: what a plug-in did to one stream shall not cost the next one.
@@ -136,56 +151,15 @@ impl WorkerGeneration {
         listener.and_then(|l| self.listeners.get(l)).is_some_and(|l| !l.chain.is_empty())
     }
 
-    fn cluster(&self, cluster: &Arc<Cluster>) -> Option<Rc<WorkerCluster>> {
+    /// What this worker has of a cluster.
+    pub(crate) fn cluster(&self, cluster: &Arc<Cluster>) -> Option<Rc<WorkerCluster>> {
         let key = Arc::as_ptr(cluster) as usize;
-        if let Some(known) = self.clusters.borrow().get(&key) {
+        if let Some((_, known)) = self.clusters.borrow().get(&key) {
             return Some(Rc::clone(known));
         }
-        let stats = self.gateway_stats.as_ref()?.cluster(&cluster.name);
-        let first = cluster.endpoints.first().map(|e| e.weight);
-        let equal_weights = cluster.endpoints.iter().all(|e| Some(e.weight) == first);
-        let made = Rc::new(WorkerCluster {
-            _cluster: Arc::clone(cluster),
-            stats,
-            next: Cell::new(fastrand::usize(..)),
-            equal_weights,
-        });
-        self.clusters.borrow_mut().insert(key, Rc::clone(&made));
+        let made = self.registry.as_ref()?.get(self.id, cluster);
+        self.clusters.borrow_mut().insert(key, (Arc::clone(cluster), Rc::clone(&made)));
         Some(made)
-    }
-
-    /// The next endpoint: in turn when all weigh the same, else by weight.
-    pub(crate) fn endpoint(&self, cluster: &Arc<Cluster>) -> Option<SocketAddr> {
-        let endpoints = &cluster.endpoints;
-        if let [only] = endpoints.as_slice() {
-            return Some(only.address);
-        }
-        let runtime = self.cluster(cluster)?;
-        if runtime.equal_weights {
-            let n = runtime.next.get();
-            runtime.next.set(n.wrapping_add(1));
-            return endpoints.get(n.checked_rem(endpoints.len())?).map(|e| e.address);
-        }
-        let total: u64 = endpoints.iter().map(|e| u64::from(e.weight)).sum();
-        let mut at = fastrand::u64(..).checked_rem(total)?;
-        endpoints
-            .iter()
-            .find(|e| match at.checked_sub(u64::from(e.weight)) {
-                Some(rest) => {
-                    at = rest;
-                    false
-                }
-                None => true,
-            })
-            .map(|e| e.address)
-    }
-
-    pub(crate) fn count(&self, cluster: &Arc<Cluster>, count: impl FnOnce(&ClusterCounters)) {
-        if let Some(runtime) = self.cluster(cluster)
-            && let Some(shard) = runtime.stats.shards.get(self.worker)
-        {
-            count(shard);
-        }
     }
 }
 

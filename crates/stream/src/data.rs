@@ -38,12 +38,18 @@ pub struct StreamInfo {
     pub upstream_host: Option<SocketAddr>,
     /// Our address on the connection to it.
     pub upstream_local: Option<SocketAddr>,
+    /// Why no secure connection to an endpoint could be made.
+    pub upstream_failure: Option<Box<str>>,
     /// Attempts to send the request upstream.
     pub upstream_attempts: u32,
     /// From the request being sent to the response head, milliseconds.
     pub upstream_service_time_ms: Option<u64>,
     /// From the request being sent to the end of the response, as far as the endpoint is concerned; set when it comes.
     pub backend_latency: Option<Duration>,
+    /// From the start to the last byte of the request.
+    pub request_received: Option<Duration>,
+    /// From the start to the head of the endpoint's response.
+    pub response_begun: Option<Duration>,
     /// How long the request waited for a connection to the endpoint.
     pub upstream_ready: Option<Duration>,
     /// Endpoints of the cluster.
@@ -79,10 +85,13 @@ impl StreamInfo {
             virtual_host_name: Arc::clone(name),
             cluster_name: Arc::clone(name),
             upstream_host: None,
+            upstream_failure: None,
             upstream_local: None,
             upstream_attempts: 0,
             upstream_service_time_ms: None,
             backend_latency: None,
+            request_received: None,
+            response_begun: None,
             upstream_ready: None,
             upstream_endpoints: 0,
             response_code_details: "".into(),

@@ -22,6 +22,15 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub struct Frames(pub(crate) mpsc::UnboundedReceiver<Frame<Bytes>>);
 
+impl Frames {
+    /// A body and where its frames go in.
+    #[must_use]
+    pub fn channel() -> (mpsc::UnboundedSender<Frame<Bytes>>, Self) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (sender, Self(receiver))
+    }
+}
+
 impl Body for Frames {
     type Data = Bytes;
     type Error = Infallible;

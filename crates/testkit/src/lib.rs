@@ -5,6 +5,7 @@
 //! compared with, [`plugins`] builds plug-ins from their sources.
 
 pub mod client;
+pub mod dns;
 pub mod docker_registry;
 pub mod gateway;
 pub mod grpc;
@@ -14,4 +15,5 @@ pub mod manifests;
 pub mod peers;
 pub mod plugins;
 pub mod tls;
+pub mod tls_endpoint;
 pub mod upstream;

@@ -167,16 +167,20 @@ impl Identity {
         Ok(address)
     }
 
-    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        Ok(CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect::<Result<_, _>>()?)
+    pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        certificates(&self.certificate)
     }
 
-    fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
+    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
         Ok(PrivateKeyDer::from_pem_slice(self.key.as_bytes())?)
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    Ok(CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?)
+}
+
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -240,6 +244,12 @@ impl TlsClient {
         };
         config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
         Ok(Self { config: Arc::new(config) })
+    }
+
+    /// What rustls is told; the tickets are shared with every connection that is made with it.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
     }
 
     /// Opens a connection for a name.

@@ -4,10 +4,16 @@
 //! it controls the gateway.
 
 pub(crate) mod certs;
+mod clusters;
+mod config_dump;
+mod control;
+mod listeners;
+mod stats;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
@@ -22,7 +28,6 @@ use wasmgate_proxy::{AccessLogSink, Gateway};
 
 use crate::error::CommandError;
 use crate::logging::{Level, LogLevels};
-use crate::metrics;
 use crate::shared::{ServerState, Shared};
 
 /// What the endpoints look at.
@@ -35,25 +40,33 @@ pub(crate) struct AdminState {
     pub(crate) plugin_metrics: MetricRegistry,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) access_log: Option<AccessLogSink>,
+    pub(crate) drain_time: Duration,
     /// The command line as it was understood.
     pub(crate) options: serde_json::Value,
 }
 
 /// Endpoints with what they do, for `/help`.
-const ENDPOINTS: [(&str, &str); 12] = [
+const ENDPOINTS: [(&str, &str); 19] = [
     ("/certs", "certificates of listeners, and until when they are valid (JSON)"),
-    ("/clusters", "clusters, their endpoints and counters"),
+    ("/clusters", "clusters: limits, endpoints with their health and counters; ?format=json"),
     ("/config_dump", "the configuration that serves, and what is wrong with the manifests (JSON)"),
+    ("/drain_listeners", "POST: accept no more; ?graceful: ask clients to leave for the drain time before"),
+    ("/healthcheck/fail", "POST: /ready answers 503, clients are asked to leave"),
+    ("/healthcheck/ok", "POST: the opposite"),
     ("/help", "this list"),
-    ("/listeners", "listeners and their addresses"),
+    ("/listeners", "listeners and their addresses; ?format=json"),
     (
         "/logging",
         "POST: show and change log levels: ?level=<level> for all, ?<logger>=<level>, ?paths=<logger>:<level>,…",
     ),
+    ("/memory", "what the allocator says (JSON)"),
     ("/plugins", "plug-ins: state with its reason, image, digests, VMs, faults (JSON)"),
+    ("/quitquitquit", "POST: end as after SIGTERM"),
     ("/ready", "200 LIVE once requests are served, else 503"),
+    ("/reopen_logs", "POST: open the access log's file anew, as after SIGUSR1"),
+    ("/runtime", "the options of the process (JSON)"),
     ("/server_info", "version, state, uptime, command line (JSON)"),
-    ("/stats", "counters; ?filter=<regular expression>, ?usedonly, ?format=prometheus"),
+    ("/stats", "counters; ?filter=<regular expression>, ?usedonly, ?format=json or prometheus"),
     ("/stats/prometheus", "counters in Prometheus' format"),
     ("/", "this list"),
 ];
@@ -68,15 +81,22 @@ pub(crate) async fn start(
         .route("/help", get(help))
         .route("/ready", get(ready))
         .route("/plugins", get(plugins))
-        .route("/listeners", get(listeners))
+        .route("/listeners", get(listeners::listeners))
         .route("/certs", get(certs::certs))
-        .route("/clusters", get(clusters))
-        .route("/config_dump", get(config_dump))
+        .route("/clusters", get(clusters::clusters))
+        .route("/config_dump", get(config_dump::config_dump))
         .route("/server_info", get(server_info))
-        .route("/stats", get(stats))
-        .route("/stats/prometheus", get(prometheus))
+        .route("/stats", get(stats::stats))
+        .route("/stats/prometheus", get(stats::prometheus))
         .route("/logging", post(logging))
         .route("/logging", any(post_required))
+        .route("/memory", get(control::memory))
+        .route("/runtime", get(control::runtime))
+        .route("/healthcheck/fail", post(control::healthcheck_fail).fallback(post_required))
+        .route("/healthcheck/ok", post(control::healthcheck_ok).fallback(post_required))
+        .route("/drain_listeners", post(listeners::drain_listeners).fallback(post_required))
+        .route("/quitquitquit", post(control::quit).fallback(post_required))
+        .route("/reopen_logs", post(control::reopen_logs).fallback(post_required))
         .fallback(not_found)
         .with_state(state);
     let listener = tokio::net::TcpListener::bind(address)
@@ -132,6 +152,9 @@ async fn post_required() -> Response {
 
 async fn ready(State(state): State<AdminState>) -> Response {
     let now = state.shared.state();
+    if state.shared.is_failing() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "DRAINING\n");
+    }
     let status = if now == ServerState::Live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     text(status, format!("{}\n", now.as_str()))
 }
@@ -182,113 +205,6 @@ fn plugin_name(id: &ResourceId) -> String {
     format!("{}.{}", id.namespace, id.name)
 }
 
-async fn listeners(State(state): State<AdminState>) -> Response {
-    let current = state.shared.current();
-    let open = state.gateway.listening();
-    let line = |l: &wasmgate_config::Listener| {
-        let note = if open.contains(&l.address) { "" } else { " (cannot be opened, see the log)" };
-        format!("{}::{}{note}\n", l.name, l.address)
-    };
-    let listeners = &current.snapshot.listeners;
-    let left = open.iter().filter(|a| listeners.iter().all(|l| l.address != **a));
-    let left = left.map(|a| format!("{a}::{a} (removed, serves until the new ones are open)\n"));
-    text(StatusCode::OK, listeners.iter().map(line).chain(left).collect::<String>())
-}
-
-async fn clusters(State(state): State<AdminState>) -> Response {
-    let counters = state.gateway.stats().clusters();
-    let mut out = String::new();
-    for (name, cluster) in &state.shared.current().snapshot.clusters {
-        let stats = counters.iter().find(|(n, _)| n == name).map(|(_, s)| s);
-        let sum = |pick: fn(&wasmgate_proxy::ClusterCounters) -> u64| {
-            stats.map_or(0, |s| s.shards.iter().map(pick).sum())
-        };
-        let mut add = |text: String| out.push_str(&format!("{name}::{text}\n"));
-        add(format!("observability_name::{name}"));
-        add(format!("rq_total::{}", sum(|c| c.requests.get())));
-        add(format!("cx_total::{}", sum(|c| c.connections.get())));
-        add(format!("cx_connect_fail::{}", sum(|c| c.connect_failures.get())));
-        for endpoint in &cluster.endpoints {
-            add(format!("{}::weight::{}", endpoint.address, endpoint.weight));
-            add(format!("{}::health_flags::healthy", endpoint.address));
-        }
-    }
-    text(StatusCode::OK, out)
-}
-
-/// A name of a TLS listener.
-fn tls_entry(entry: &wasmgate_config::TlsEntry) -> serde_json::Value {
-    let termination = entry.termination.as_ref();
-    let certificates = termination.map(|t| t.certificates.iter().map(|c| c.facts().subject.as_str()));
-    json!({
-        "hostname": entry.hostname,
-        "mode": if termination.is_some() { "Terminate" } else { "Passthrough" },
-        "certificates": certificates.map(Iterator::collect::<Vec<_>>),
-        "asksForClientCertificates": termination.is_some_and(|t| t.authorities.is_some()),
-        "route": entry.target.as_ref().map(|target| &*target.route_name),
-    })
-}
-
-async fn config_dump(State(state): State<AdminState>) -> Response {
-    let current = state.shared.current();
-    let snapshot = &current.snapshot;
-    let listener = |l: &wasmgate_config::Listener| {
-        let names = |indexes: &[usize]| -> Vec<&str> {
-            indexes.iter().filter_map(|i| snapshot.plugins.get(*i)).map(|p| &*p.name).collect()
-        };
-        let route = |(host, kind, path, r): (String, &str, String, &Arc<wasmgate_config::Route>)| {
-            let backend = |b: &wasmgate_config::Backend| json!({ "cluster": b.cluster.as_ref().map(|c| &*c.name), "weight": b.weight });
-            let text = |v: &http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
-            let headers: Vec<_> = r
-                .matches
-                .headers
-                .iter()
-                .map(|(n, v)| json!({ "name": n.as_str(), "value": text(v) }))
-                .collect();
-            let query: Vec<_> =
-                r.matches.query.iter().map(|(n, v)| json!({ "name": n, "value": v })).collect();
-            let matches = json!({
-                "hostname": host,
-                "path": { "type": kind, "value": path },
-                "method": r.matches.method.as_ref().map(http::Method::as_str),
-                "headers": headers,
-                "queryParams": query,
-            });
-            json!({ "name": &*r.name, "match": matches, "backends": r.backends.iter().map(backend).collect::<Vec<_>>() })
-        };
-        json!({
-            "name": &*l.name,
-            "address": l.address.to_string(),
-            "tls": l.tls.as_ref().map(|tls| tls.entries.iter().map(tls_entry).collect::<Vec<_>>()),
-            "networkPlugins": names(&l.network_plugins),
-            "plugins": names(&l.plugins),
-            "routes": l.routes.entries().into_iter().map(route).collect::<Vec<_>>(),
-        })
-    };
-    let cluster = |c: &Arc<wasmgate_config::Cluster>| {
-        let endpoints: Vec<String> = c.endpoints.iter().map(|e| e.address.to_string()).collect();
-        json!({ "name": &*c.name, "endpoints": endpoints })
-    };
-    let plugin = |p: &Arc<wasmgate_config::PluginSpec>| {
-        json!({
-            "name": &*p.name,
-            "url": p.url.to_string(),
-            "sha256": p.sha256,
-            "phase": p.phase.as_str(),
-            "priority": p.priority,
-            "failStrategy": p.fail_strategy.as_str(),
-            "manifest": format!("{}:{}", p.file, p.position.line),
-        })
-    };
-    json_answer(&json!({
-        "generation": current.generation,
-        "listeners": snapshot.listeners.iter().map(listener).collect::<Vec<_>>(),
-        "clusters": snapshot.clusters.values().map(cluster).collect::<Vec<_>>(),
-        "plugins": snapshot.plugins.iter().map(plugin).collect::<Vec<_>>(),
-        "diagnostics": current.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    }))
-}
-
 async fn server_info(State(state): State<AdminState>) -> Response {
     let uptime = format!("{}s", state.shared.started.elapsed().as_secs());
     json_answer(&json!({
@@ -329,35 +245,6 @@ fn parameters(query: Option<String>) -> Vec<(String, String)> {
         (decode(key), decode(value))
     };
     query.split('&').filter(|p| !p.is_empty()).map(pair).collect()
-}
-
-async fn stats(State(state): State<AdminState>, RawQuery(query): RawQuery) -> Response {
-    let parameters = parameters(query);
-    let find = |name: &str| parameters.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
-    if find("format") == Some("prometheus") {
-        return prometheus(State(state)).await;
-    }
-    let filter = match find("filter").map(regex::Regex::new).transpose() {
-        Ok(filter) => filter,
-        Err(e) => return text(StatusCode::BAD_REQUEST, format!("Invalid re2 regex: {e}\n")),
-    };
-    let used_only = find("usedonly").is_some();
-    let lines = metrics::flat(&state)
-        .into_iter()
-        .filter(|(name, value)| {
-            filter.as_ref().is_none_or(|f| f.is_match(name)) && !(used_only && value == "0")
-        })
-        .map(|(name, value)| format!("{name}: {value}\n"));
-    text(StatusCode::OK, lines.collect::<String>())
-}
-
-async fn prometheus(State(state): State<AdminState>) -> Response {
-    match metrics::prometheus(&state) {
-        Ok(body) => {
-            answer(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body)
-        }
-        Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")),
-    }
 }
 
 const LOGGING_USAGE: &str = "usage: /logging?<name>=<level> (change single level)\n\

@@ -31,7 +31,7 @@ enum Command {
     #[command(
         after_long_help = "Example:\n  wasmgate run --config examples/header-authorization\n  curl -XPOST 'localhost:15000/logging?wasm=debug'   # see what plug-ins log"
     )]
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Tell everything that `run` would refuse or warn about, without opening a listener.
     ///
     /// Exit status: 0 when nothing is wrong (warnings are fine unless --strict is given), 1 when something is, 2 when the manifests cannot be
@@ -74,6 +74,10 @@ pub(crate) struct ConfigArguments {
     /// Labels of this gateway, which the selectors of plug-ins see.
     #[arg(long, default_value = "istio=ingressgateway", value_name = "KEY=VALUE,…", value_parser = parse_labels)]
     pub(crate) labels: Labels,
+
+    /// Where this gateway runs: of endpoints whose health is watched, those that are nearer get the requests.
+    #[arg(long, value_name = "REGION/ZONE/SUBZONE")]
+    pub(crate) locality: Option<String>,
 
     /// Where modules and compiled code are kept. Default: wasmgate below the user's cache folder.
     #[arg(long, value_name = "DIR")]
@@ -138,6 +142,12 @@ pub(crate) struct ProcessArguments {
     #[arg(long, default_value = "-", value_name = "WHERE")]
     pub(crate) access_log: String,
 
+    /// How lines of the access log look: `asm` (JSON with 25 fields, all of them strings), `istio` (Istio's text),
+    /// `istio-json`, a text or a JSON object with Envoy's command operators (`%REQ(:METHOD)% %RESPONSE_CODE%`), or @FILE
+    /// with one.
+    #[arg(long, default_value = "asm", value_name = "FORMAT")]
+    pub(crate) access_log_format: String,
+
     /// Value of the `server` response header; empty to pass the upstream's on.
     #[arg(long, default_value = "wasmgate", value_name = "NAME")]
     pub(crate) server_header: String,
@@ -155,6 +165,10 @@ pub(crate) struct ProcessArguments {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_connections: Option<u64>,
 
+    /// A DNS server for the names of endpoints, instead of those that the system uses. May be repeated.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dns_server: Vec<SocketAddr>,
+
     /// How long a client may take to establish TLS.
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) tls_handshake_timeout: Duration,
@@ -163,6 +177,11 @@ pub(crate) struct ProcessArguments {
     /// answer and not a reset; 0: not at all.
     #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) delayed_close_timeout: Duration,
+
+    /// How long after SIGTERM connections are still accepted: /ready says 503 at once, and answers ask clients to leave.
+    /// Give it as long as whoever sends clients here takes to notice.
+    #[arg(long, default_value = "0", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) drain_delay: Duration,
 
     /// How long connections may go on after SIGTERM.
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]

@@ -23,6 +23,8 @@ pub(crate) enum CommandError {
     Io { what: String, source: std::io::Error },
     #[error("no listener could be opened")]
     NoListener,
+    #[error("--access-log-format: {0}")]
+    LogFormat(String),
     #[error("demo: {0}")]
     Demo(String),
 }

@@ -14,7 +14,7 @@ use wasmgate_artifact::{
 use wasmgate_config::{FolderSource, GatewayIdentity, Store};
 use wasmgate_host::{Engine, MetricRegistry, Process, PropertyValue, SharedState};
 use wasmgate_plugin::{Compiler, ManagerOptions, PluginManager, PluginServices};
-use wasmgate_proxy::{AccessLogSink, Gateway, Settings};
+use wasmgate_proxy::{AccessLogSink, Gateway, LogContext, LogFormat, Resolver, Settings};
 
 use crate::admin::{self, AdminState};
 use crate::cli::{ConfigArguments, ProcessArguments, RunArguments};
@@ -106,6 +106,7 @@ pub(crate) fn identity(config: &ConfigArguments) -> GatewayIdentity {
         namespace: config.namespace.as_str().into(),
         root_namespace: config.root_namespace.as_str().into(),
         labels: config.labels.0.clone(),
+        locality: config.locality.clone().unwrap_or_default(),
     }
 }
 
@@ -146,10 +147,15 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::io("cannot catch SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::io("cannot catch SIGINT"))?;
     let workers = worker_count(process);
-    let settings = settings(process)?;
+    let settings = settings(config, process)?;
     let access_log = settings.access_log.clone();
     let parts = PluginParts::new(config, &levels, workers)?;
-    let gateway = Arc::new(Gateway::start(workers, settings)?);
+    let resolver = Resolver::new(&process.dns_server).inspect_err(
+        |e| tracing::warn!(target: "main", "{e}: endpoints that are names have no addresses (--dns-server)"),
+    );
+    let gateway = Arc::new(Gateway::start(workers, settings, resolver.ok())?);
+    let supervised = Arc::clone(&gateway);
+    let supervisor = tokio::spawn(async move { supervised.supervise().await }).abort_handle();
     let shared = Shared::new();
     let admin_state = AdminState {
         shared: Arc::clone(&shared),
@@ -158,6 +164,7 @@ async fn serve(
         plugin_metrics: parts.metrics.clone(),
         gateway: Arc::clone(&gateway),
         access_log: access_log.clone(),
+        drain_time: process.drain_time,
         options: options(config, process, workers),
     };
     let admin = admin::start(process.admin, admin_state).await?;
@@ -177,10 +184,21 @@ async fn serve(
         files: None,
         published: Published::default(),
     };
+    let mut reopen = signal(SignalKind::user_defined1()).map_err(CommandError::io("cannot catch SIGUSR1"))?;
+    let reopened = access_log.clone();
+    let reopener = tokio::spawn(async move {
+        while reopen.recv().await.is_some() {
+            if let Some(sink) = &reopened {
+                sink.reopen();
+            }
+        }
+    })
+    .abort_handle();
     let stopped = async {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            () = shared.quit.notified() => "/quitquitquit",
         }
     };
     let follow = async {
@@ -196,13 +214,24 @@ async fn serve(
         signal = stopped => signal,
         result = follow => return result.map(|()| ExitCode::SUCCESS),
     };
-    tracing::info!(target: "main", "{signal}: draining, at most {:?}", process.drain_time);
     shared.set_state(ServerState::Draining);
+    if !process.drain_delay.is_zero() {
+        tracing::info!(target: "main", "{signal}: clients are asked to leave; draining begins in {:?}, or with the next signal", process.drain_delay);
+        gateway.ask_to_leave(true);
+        tokio::select! {
+            () = tokio::time::sleep(process.drain_delay) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+    tracing::info!(target: "main", "{signal}: draining, at most {:?}", process.drain_time);
     gateway.drain().await;
     if let Some(sink) = access_log {
         flush(move || sink.flush()).await;
     }
     admin.abort();
+    supervisor.abort();
+    reopener.abort();
     tracing::info!(target: "main", "stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -227,6 +256,9 @@ fn options(config: &ConfigArguments, process: &ProcessArguments, workers: usize)
         "admin": process.admin.to_string(),
         "workers": workers,
         "access_log": process.access_log,
+        "access_log_format": process.access_log_format,
+        "dns_server": process.dns_server,
+        "locality": config.locality,
         "server_header": process.server_header,
         "startup_wait": process.startup_wait.as_secs(),
         "stream_idle_timeout": process.stream_idle_timeout.as_secs(),
@@ -234,6 +266,7 @@ fn options(config: &ConfigArguments, process: &ProcessArguments, workers: usize)
         "tls_handshake_timeout": process.tls_handshake_timeout.as_secs(),
         "delayed_close_timeout": process.delayed_close_timeout.as_secs(),
         "drain_time": process.drain_time.as_secs(),
+        "drain_delay": process.drain_delay.as_secs(),
     })
 }
 
@@ -256,7 +289,37 @@ fn descriptors_max() -> Option<u64> {
     }
 }
 
-fn settings(process: &ProcessArguments) -> Result<Settings, CommandError> {
+/// The format of the access log; `None` for the default one.
+fn log_format(format: &str, environment: &[(String, String)]) -> Result<Option<LogFormat>, CommandError> {
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let context = LogContext { hostname, environment: environment.to_vec() };
+    let text;
+    let format = match format.strip_prefix('@') {
+        Some(path) => {
+            text = std::fs::read_to_string(path).map_err(|source| CommandError::Io {
+                what: format!("--access-log-format: cannot read {path}"),
+                source,
+            })?;
+            text.as_str()
+        }
+        None => format,
+    };
+    let parsed = match format {
+        "asm" => return Ok(None),
+        "istio" => LogFormat::istio_text(&context),
+        "istio-json" => LogFormat::istio_json(&context),
+        json if json.trim_start().starts_with('{') => LogFormat::json(json, &context),
+        text if text.contains('%') => LogFormat::text(text, &context),
+        other => {
+            return Err(CommandError::LogFormat(format!(
+                "{other:?} is no format: asm, istio, istio-json, a text or a JSON object with operators like %RESPONSE_CODE%, or @FILE"
+            )));
+        }
+    };
+    parsed.map(Some).map_err(|e| CommandError::LogFormat(e.to_string()))
+}
+
+fn settings(config: &ConfigArguments, process: &ProcessArguments) -> Result<Settings, CommandError> {
     let descriptors = descriptors_max();
     // One for the client, one for the endpoint.
     let connections = process.max_connections.or_else(|| descriptors.map(|d| d / 2)).unwrap_or(u64::MAX);
@@ -276,6 +339,7 @@ fn settings(process: &ProcessArguments) -> Result<Settings, CommandError> {
     Ok(Settings {
         server,
         access_log,
+        access_log_format: log_format(&process.access_log_format, &host_env(config))?.map(Arc::new),
         connections_max: connections.div_ceil(workers.max(1)),
         tls_handshake_time_max: process.tls_handshake_timeout,
         delayed_close_max: process.delayed_close_timeout,

@@ -1,10 +1,11 @@
 //! What the controller knows and the admin interface tells.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use wasmgate_config::{Diagnostic, Snapshot};
 
 /// Where the process stands, in Envoy's words.
@@ -31,6 +32,9 @@ impl ServerState {
 pub(crate) struct Shared {
     pub(crate) started: Instant,
     state: AtomicU8,
+    is_failing: AtomicBool,
+    /// Somebody wants the process to end.
+    pub(crate) quit: Notify,
     current: Mutex<Current>,
 }
 
@@ -49,6 +53,8 @@ impl Shared {
         Arc::new(Self {
             started: Instant::now(),
             state: AtomicU8::new(ServerState::PreInitializing as u8),
+            is_failing: AtomicBool::new(false),
+            quit: Notify::new(),
             current: Mutex::default(),
         })
     }
@@ -63,6 +69,15 @@ impl Shared {
 
     pub(crate) fn set_state(&self, state: ServerState) {
         self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Whether an operator has made the health check fail.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_failing(&self, is_failing: bool) {
+        self.is_failing.store(is_failing, Ordering::Relaxed);
     }
 
     pub(crate) fn current(&self) -> Current {

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -25,12 +26,13 @@ use wasmgate_plugin::calls::{CallToken, GrpcCall, GrpcStatus, GrpcTarget};
 use self::wire::{Decoder, INTERNAL, OK, UNAVAILABLE, check_head, end_status, framed, pairs, status};
 use super::Target;
 use crate::connection::LocalExecutor;
+use crate::upstream::{ActiveRequest, Outcome};
 use crate::worker::WorkerContext;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 type Messages = mpsc::UnboundedSender<Bytes>;
-type Connections = Rc<RefCell<HashMap<SocketAddr, http2::SendRequest<Outgoing>>>>;
+type Connections = Rc<RefCell<HashMap<(Arc<str>, SocketAddr), http2::SendRequest<Outgoing>>>>;
 /// By VM and token.
 type Open = Rc<RefCell<HashMap<(u64, CallToken), OpenStream>>>;
 
@@ -237,15 +239,18 @@ async fn send(
         Target::find(worker, &target.cluster).map_err(|_| status(UNAVAILABLE, "no healthy upstream"))?;
     let request = request(target, timeout, outgoing).ok_or_else(|| status(INTERNAL, "bad request"))?;
     let mut sender = connection(&found, connections).await?;
-    found.count(|c| c.requests.increment());
+    let active = ActiveRequest::new(&found.cluster, &found.host, false);
     let answer = sender.send_request(request).await.map_err(|e| {
-        tracing::debug!(target: "upstream", "grpc call to {}: {e}", found.address);
-        connections.borrow_mut().remove(&found.address);
+        let address = found.host.address();
+        tracing::debug!(target: "upstream", "grpc call to {address}: {e}");
+        connections.borrow_mut().remove(&(Arc::clone(&found.cluster.config.name), address));
         found.count(|c| c.resets.increment());
+        active.observe(Outcome::Failed);
         status(UNAVAILABLE, "upstream connect error or disconnect/reset before headers")
     })?;
     let (parts, body) = answer.into_parts();
     found.count(|c| c.count_response(parts.status.as_u16()));
+    active.observe(Outcome::Status(parts.status.as_u16()));
     let head = Head { status: parts.status, headers: parts.headers };
     Ok((head, body, found.worker.settings.call_response_bytes_max))
 }
@@ -254,25 +259,27 @@ async fn connection(
     target: &Target,
     connections: &Connections,
 ) -> Result<http2::SendRequest<Outgoing>, GrpcStatus> {
-    let known = connections.borrow().get(&target.address).filter(|c| !c.is_closed()).cloned();
+    let address = target.host.address();
+    let key = (Arc::clone(&target.cluster.config.name), address);
+    let known = connections.borrow().get(&key).filter(|c| !c.is_closed()).cloned();
     if let Some(known) = known {
         return Ok(known);
     }
     let unavailable = |reason: String| status(UNAVAILABLE, format!("upstream connect error: {reason}"));
-    let stream = target.connect().await.map_err(|e| unavailable(e.to_string()))?;
+    let (socket, open) = target.connect().await.map_err(|e| unavailable(e.to_string()))?;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder.timer(TokioTimer::new());
     let (sender, driver) =
-        builder.handshake(TokioIo::new(stream)).await.map_err(|e| unavailable(e.to_string()))?;
-    let address = target.address;
+        builder.handshake(TokioIo::new(socket)).await.map_err(|e| unavailable(e.to_string()))?;
     tokio::task::spawn_local(async move {
+        let _open = open;
         if let Err(e) = driver.await {
             tracing::debug!(target: "upstream", "grpc connection to {address}: {e}");
         }
     });
     let mut connections = connections.borrow_mut();
     connections.retain(|_, c| !c.is_closed());
-    connections.insert(address, sender.clone());
+    connections.insert(key, sender.clone());
     Ok(sender)
 }
 

@@ -13,7 +13,7 @@ use wasmgate_plugin::calls::{HeaderPairs, HttpCall, HttpCallResponse};
 use wasmgate_stream::RequestHead;
 
 use super::{NoTarget, Target};
-use crate::upstream::{ActiveUpstream, Http2Settings, Http2Stream, Received, UpstreamConnection};
+use crate::upstream::{ActiveRequest, ActiveUpstream, Http2Stream, Outcome, Received, UpstreamConnection};
 use crate::worker::WorkerContext;
 
 /// What a plug-in gets for an answer, or why there is none.
@@ -60,6 +60,10 @@ const CONNECT: CallError = CallError::Early(
     StatusCode::SERVICE_UNAVAILABLE,
     "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
 );
+const OVERFLOW: CallError = CallError::Early(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+);
 
 async fn exchange(worker: &Weak<WorkerContext>, call: HttpCall) -> Result<HttpCallResponse, CallError> {
     let target = Target::find(worker, &call.cluster).map_err(|no| match no {
@@ -68,22 +72,42 @@ async fn exchange(worker: &Weak<WorkerContext>, call: HttpCall) -> Result<HttpCa
     })?;
     let head = head(&call.headers, call.body.len()).ok_or(CallError::Late)?;
     let method = head.method.clone().unwrap_or(Method::GET);
-    target.count(|c| c.requests.increment());
-    let request = Request { head: &head, body: &call.body, trailers: &call.trailers, method: &method };
-    if target.cluster.protocol == UpstreamProtocol::Http2 {
-        return http2(&target, &request).await;
+    if !target.cluster.admits_request() {
+        target.count(|c| c.pending_overflow.increment());
+        return Err(OVERFLOW);
     }
-    let pooled = target.worker.pool.borrow_mut().take(target.address);
-    if let Some(connection) = pooled {
-        match on_connection(&target, connection, &request).await {
+    let active = ActiveRequest::new(&target.cluster, &target.host, false);
+    let result = send(&target, &head, &call, &method).await;
+    active.observe(match &result {
+        Ok((status, _)) => Outcome::Status(status.as_u16()),
+        Err(_) => Outcome::Failed,
+    });
+    result.map(|(_, response)| response)
+}
+
+type Answer = (StatusCode, HttpCallResponse);
+
+async fn send(
+    target: &Target,
+    head: &RequestHead,
+    call: &HttpCall,
+    method: &Method,
+) -> Result<Answer, CallError> {
+    let request = Request { head, body: &call.body, trailers: &call.trailers, method };
+    if target.cluster.config.protocol == UpstreamProtocol::Http2 {
+        return http2(target, &request).await;
+    }
+    if let Some(connection) = target.host.take_idle() {
+        match on_connection(target, connection, &request).await {
             // An idle connection may have been closed under us: nobody has seen the request.
             Err(Failed { unseen: true, .. }) if method.is_idempotent() => {}
             other => return other.map_err(|f| f.error),
         }
     }
-    let stream = target.connect().await.map_err(|_| CONNECT)?;
-    let connection = Box::new(UpstreamConnection::new(stream, target.address, Instant::now()));
-    on_connection(&target, connection, &request).await.map_err(|f| f.error)
+    let (socket, open) = target.connect().await.map_err(|_| CONNECT)?;
+    let connection = UpstreamConnection::new(socket, target.host.address(), Instant::now(), open);
+    let connection = Box::new(connection);
+    on_connection(target, connection, &request).await.map_err(|f| f.error)
 }
 
 /// What is sent.
@@ -95,23 +119,14 @@ struct Request<'r> {
 }
 
 /// The same on a connection that is shared, over which trailers can be sent.
-async fn http2(target: &Target, request: &Request<'_>) -> Result<HttpCallResponse, CallError> {
-    let settings = Http2Settings::of(&target.worker.settings);
-    let pool = &target.worker.http2_pool;
+async fn http2(target: &Target, request: &Request<'_>) -> Result<Answer, CallError> {
     let mut is_first = true;
     loop {
-        let place = match pool.take(target.address, settings.streams_max).filter(|_| is_first) {
+        let place = match target.cluster.take_place(&target.host).filter(|_| is_first) {
             Some(place) => place,
             None => {
-                let connected = pool.connect(target.address, settings).await;
-                let (place, is_new) = connected.map_err(|_| {
-                    target.count(|c| c.connect_failures.increment());
-                    CONNECT
-                })?;
-                if is_new {
-                    target.count(|c| c.connections.increment());
-                }
-                place
+                let place = target.cluster.acquire_place(&target.host, None).map_err(|_| OVERFLOW)?;
+                place.await.map_err(|_| CONNECT)?
             }
         };
         let trailers = trailers(request.trailers);
@@ -151,7 +166,7 @@ async fn on_connection(
     target: &Target,
     mut connection: Box<UpstreamConnection>,
     request: &Request<'_>,
-) -> Result<HttpCallResponse, Failed> {
+) -> Result<Answer, Failed> {
     let late = |_| Failed { error: CallError::Late, unseen: false };
     connection
         .start_call(request.head, request.body.is_empty())
@@ -166,17 +181,13 @@ async fn on_connection(
     if let ActiveUpstream::Http1(connection) = upstream
         && connection.is_reusable()
     {
-        target.worker.pool.borrow_mut().put(connection, Instant::now());
+        target.cluster.release(&target.host, connection, Instant::now());
     }
     Ok(response)
 }
 
 /// The whole answer.
-async fn receive(
-    target: &Target,
-    upstream: &mut ActiveUpstream,
-    method: &Method,
-) -> Result<HttpCallResponse, Failed> {
+async fn receive(target: &Target, upstream: &mut ActiveUpstream, method: &Method) -> Result<Answer, Failed> {
     let settings = &target.worker.settings;
     let (head_max, body_max) = (settings.response_head_bytes_max, settings.call_response_bytes_max);
     let late = |_| Failed { error: CallError::Late, unseen: false };
@@ -213,7 +224,8 @@ async fn receive(
         (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec())
     };
     headers.extend(fields.iter().map(pair));
-    Ok(HttpCallResponse { headers, body: whole.freeze(), trailers: after.iter().map(pair).collect() })
+    let trailers = after.iter().map(pair).collect();
+    Ok((status, HttpCallResponse { headers, body: whole.freeze(), trailers }))
 }
 
 /// The request as a head. The host has seen to it that the three pseudo headers are there.

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use wasmgate_plugin::calls::RedisOptions;
 
 use super::Target;
+use crate::upstream::{OpenConnection, UpstreamSocket};
 use crate::worker::WorkerContext;
 
 /// Without `redis_init`.
@@ -25,7 +25,8 @@ const DEPTH_MAX: usize = 32;
 /// A connection and what has been read of the next reply.
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    stream: UpstreamSocket,
+    _open: OpenConnection,
     input: BytesMut,
 }
 
@@ -96,8 +97,8 @@ impl Client {
 
     async fn open(&self, worker: &Weak<WorkerContext>) -> Option<Connection> {
         let target = Target::find(worker, &self.options.cluster).ok()?;
-        let stream = target.connect().await.ok()?;
-        let mut connection = Connection { stream, input: BytesMut::new() };
+        let (stream, open) = target.connect().await.ok()?;
+        let mut connection = Connection { stream, _open: open, input: BytesMut::new() };
         let RedisOptions { user, password, database, .. } = &self.options;
         if !password.is_empty() {
             let login: Vec<&[u8]> = if user.is_empty() {

@@ -7,6 +7,13 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use wasmgate_config::RouteTimeouts;
 
+/// What is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expired {
+    Request,
+    Attempt,
+}
+
 /// The next moment, if there is one. A route without limits costs nothing.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
@@ -32,12 +39,19 @@ impl Deadlines {
     }
 
     /// Whether the moment has come; it does once.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
-        let over = self.next.as_mut().is_some_and(|next| next.as_mut().poll(cx).is_ready());
-        if over {
-            self.next = None;
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Expired> {
+        let next = self.next.as_mut()?;
+        if next.as_mut().poll(cx).is_pending() {
+            return None;
         }
-        over
+        let is_request = self.request.is_some_and(|request| request <= next.deadline());
+        self.next = None;
+        if is_request {
+            return Some(Expired::Request);
+        }
+        // The request's own limit goes on.
+        self.next = self.request.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        Some(Expired::Attempt)
     }
 
     /// There is no limit any more.

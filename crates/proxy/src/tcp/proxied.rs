@@ -1,12 +1,13 @@
 //! One connection between its two sides.
 
+mod connect;
+
 use std::convert::Infallible;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,16 +15,15 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{
     AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, DuplexStream, ReadBuf,
 };
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
-use wasmgate_config::Cluster;
 use wasmgate_plugin::StreamPort;
 use wasmgate_stream::{Connection, Direction, StreamData, StreamInfo};
 
 use crate::access_log::Entry;
 use crate::chain::ChainFilter;
 use crate::transport::Transport;
+use crate::upstream::{ActiveRequest, OpenConnection, UpstreamSocket, WorkerCluster};
 use crate::worker::WorkerContext;
 use crate::worker_generation::WorkerGeneration;
 
@@ -38,7 +38,7 @@ pub(super) enum Upstream {
     Waiting,
     /// HTTP of this listener, likewise.
     Here(DuplexStream),
-    Connecting(Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>),
+    Connecting(Pin<Box<dyn Future<Output = io::Result<UpstreamSocket>>>>),
     Connected(Transport),
     /// There is none, or it could not be reached.
     Failed,
@@ -61,7 +61,9 @@ struct Side {
 pub(super) struct Proxied<'w> {
     worker: &'w Rc<WorkerContext>,
     generation: &'w Rc<WorkerGeneration>,
-    pub(super) cluster: Option<Arc<Cluster>>,
+    pub(super) cluster: Option<Rc<WorkerCluster>>,
+    /// Counts for as long as the connection lasts.
+    active: Option<(ActiveRequest, OpenConnection)>,
     /// Whether it has a line of its own in the access log.
     pub(super) is_logged: bool,
     connection: Connection<ChainFilter>,
@@ -102,6 +104,7 @@ impl<'w> Proxied<'w> {
             worker,
             generation,
             cluster: None,
+            active: None,
             is_logged: true,
             connection: Connection::new(filters, data, worker.settings.stream.buffer_bytes_max),
             port,
@@ -202,55 +205,6 @@ impl Proxied<'_> {
         Ok(moved)
     }
 
-    fn connect(&mut self, cx: &mut Context<'_>) -> bool {
-        match &mut self.upstream {
-            Upstream::Waiting if self.connection.is_ready() && !self.connection.is_closing() => {
-                if let Some(data) = self.connection.data_mut()
-                    && let Some(name) = data.cluster_override.take()
-                {
-                    self.cluster = self.generation.cluster_named(&name);
-                    data.info.cluster_name = name.into();
-                    data.info.upstream_endpoints = count(self.cluster.as_deref());
-                }
-                let address = self.cluster.as_ref().and_then(|c| self.generation.endpoint(c));
-                let Some(address) = address else {
-                    self.fail(if self.cluster.is_some() { "UH" } else { "NR" });
-                    return true;
-                };
-                let limit = self.worker.settings.connect_time_max;
-                let connect = async move {
-                    let stream = tokio::time::timeout(limit, TcpStream::connect(address)).await;
-                    let stream = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                    let _ = stream.set_nodelay(true);
-                    Ok(stream)
-                };
-                if let Some(data) = self.connection.data_mut() {
-                    data.info.upstream_host = Some(address);
-                    data.info.upstream_attempts = 1;
-                }
-                self.upstream = Upstream::Connecting(Box::pin(connect));
-                true
-            }
-            Upstream::Connecting(connect) => match connect.as_mut().poll(cx) {
-                Poll::Ready(Ok(stream)) => {
-                    if let Some(data) = self.connection.data_mut() {
-                        data.info.upstream_local = stream.local_addr().ok();
-                    }
-                    self.upstream = Upstream::Connected(Transport::Tcp(stream));
-                    true
-                }
-                Poll::Ready(Err(e)) => {
-                    let cluster = self.cluster.as_ref().map_or("", |cluster| &cluster.name);
-                    tracing::debug!(target: "http", "cannot connect to an endpoint of {cluster}: {e}");
-                    self.fail("UF");
-                    true
-                }
-                Poll::Pending => false,
-            },
-            Upstream::Waiting | Upstream::Here(_) | Upstream::Connected(_) | Upstream::Failed => false,
-        }
-    }
-
     /// There is no server: the client gets what it was to get, and the end.
     fn fail(&mut self, flags: &'static str) {
         self.flags = flags;
@@ -319,8 +273,13 @@ impl Proxied<'_> {
                 Poll::Pending => Ok(false),
             };
         }
-        if socket.holds_back() && Pin::new(&mut *socket).poll_flush(cx)?.is_pending() {
-            return Ok(false);
+        if socket.holds_back() {
+            match Pin::new(&mut *socket).poll_flush(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Err(e)) if direction == Direction::Response => return Err(e),
+                // A server that is gone is noticed by reading.
+                Poll::Ready(_) => {}
+            }
         }
         if !side.write_over && self.connection.is_output_over(direction) {
             return match Pin::new(socket).poll_shutdown(cx) {
@@ -361,6 +320,7 @@ impl Proxied<'_> {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             status: 0,
             flags: self.flags,
+            details: "",
             bytes_sent: 0,
         });
     }
@@ -386,8 +346,8 @@ impl Proxied<'_> {
 }
 
 /// Endpoints of a cluster.
-pub(super) fn count(cluster: Option<&Cluster>) -> u32 {
-    cluster.map_or(0, |c| u32::try_from(c.endpoints.len()).unwrap_or(u32::MAX))
+pub(super) fn count(cluster: Option<&WorkerCluster>) -> u32 {
+    cluster.map_or(0, |c| u32::try_from(c.len()).unwrap_or(u32::MAX))
 }
 
 /// Also when the connection's task is aborted, after a drain that takes too long.

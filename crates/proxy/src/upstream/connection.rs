@@ -2,19 +2,19 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::UPGRADE;
 use http::{HeaderMap, Method};
-use tokio::net::TcpStream;
 use wasmgate_stream::RequestHead;
 
 use super::chunked::{Chunk, ChunkError};
 use super::encode::{self, BodyFraming, CHUNK_END, EncodeError, LAST_CHUNK};
 use super::head::{self, Framing, Head, HeadError};
+use super::{OpenConnection, UpstreamSocket};
 
 /// Size of a read, bytes: grows while the endpoint fills it.
 const READ_BYTES_MIN: usize = 8 << 10;
@@ -65,7 +65,11 @@ pub(crate) enum Received {
 /// A connection and the exchange on it.
 #[derive(Debug)]
 pub(crate) struct UpstreamConnection {
-    stream: TcpStream,
+    socket: UpstreamSocket,
+    _open: OpenConnection,
+    pub(crate) opened: Instant,
+    /// Exchanges that were begun on it.
+    pub(crate) requests: u32,
     pub(crate) address: SocketAddr,
     pub(crate) local: Option<SocketAddr>,
     /// Has served a request before: it may have been closed while it was idle.
@@ -87,10 +91,18 @@ pub(crate) struct UpstreamConnection {
 }
 
 impl UpstreamConnection {
-    pub(crate) fn new(stream: TcpStream, address: SocketAddr, now: Instant) -> Self {
-        let local = stream.local_addr().ok();
+    pub(crate) fn new(
+        socket: UpstreamSocket,
+        address: SocketAddr,
+        now: Instant,
+        open: OpenConnection,
+    ) -> Self {
+        let local = socket.local();
         Self {
-            stream,
+            socket,
+            _open: open,
+            opened: now,
+            requests: 0,
             address,
             local,
             reused: false,
@@ -109,10 +121,9 @@ impl UpstreamConnection {
         }
     }
 
-    /// Whether an idle connection still stands. Bytes that nobody asked for make it useless too.
-    pub(crate) fn is_alive(&self) -> bool {
-        let mut byte = [0];
-        matches!(self.stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    /// Whether an idle connection still stands.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.socket.is_alive()
     }
 
     /// Begins an exchange for a client's request.
@@ -147,6 +158,7 @@ impl UpstreamConnection {
         let end = end || (asked && !switches);
         let mut out = BytesMut::with_capacity(1024);
         self.request = encode::head(&mut out, request, end, attempt, switches)?;
+        self.requests = self.requests.saturating_add(1);
         self.output.clear();
         self.output.push_back(out.freeze());
         self.request_done = end;
@@ -205,16 +217,14 @@ impl UpstreamConnection {
                 used += 1;
             }
             let slices = slices.get(..used).unwrap_or_default();
-            match self.stream.try_write_vectored(slices) {
-                Ok(written) => self.consume(written),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_write_ready(cx))?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
+            let written = ready!(self.socket.poll_write_pieces(cx, slices))?;
+            self.consume(written);
         }
-        if self.request_done && std::mem::replace(&mut self.is_raw, false) {
+        ready!(self.socket.poll_flush_held(cx))?;
+        if self.request_done && self.is_raw {
             // Nothing else would tell the endpoint that nothing follows.
-            socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write)?;
+            ready!(self.socket.shutdown_write(cx))?;
+            self.is_raw = false;
         }
         Poll::Ready(Ok(()))
     }
@@ -232,23 +242,14 @@ impl UpstreamConnection {
 
     /// Reads more input; `false` at the end of the connection.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        loop {
-            self.input.reserve(self.read_bytes);
-            let before = self.input.len();
-            match self.stream.try_read_buf(&mut self.input) {
-                Ok(0) => return Poll::Ready(Ok(false)),
-                Ok(read) => {
-                    self.answered = true;
-                    if before == 0 && read >= self.read_bytes {
-                        self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
-                    }
-                    return Poll::Ready(Ok(true));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.stream.poll_read_ready(cx))?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
+        self.input.reserve(self.read_bytes);
+        let before = self.input.len();
+        let read = ready!(self.socket.poll_fill(cx, &mut self.input))?;
+        self.answered |= read > 0;
+        if before == 0 && read >= self.read_bytes {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         }
+        Poll::Ready(Ok(read > 0))
     }
 
     /// The response head.

@@ -3,7 +3,6 @@
 mod body;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -20,14 +19,13 @@ use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use wasmgate_stream::RequestHead;
 
 use self::body::{Queue, RequestBody};
 use super::connection::{Received, UpstreamError};
 use super::encode::EncodeError;
+use super::{OpenConnection, UpstreamSocket};
 use crate::connection::LocalExecutor;
-use crate::settings::Settings;
 
 /// What an endpoint may send of one response before it is read. All streams of a connection may have as much: one whose
 /// client does not read keeps no other waiting.
@@ -42,33 +40,19 @@ const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attem
 pub(crate) struct Http2Settings {
     /// Streams at the same time on one connection; then another one is opened.
     pub(crate) streams_max: u32,
-    /// Until a connection stands.
-    pub(crate) connect_time_max: Duration,
+    /// Streams of a connection altogether; then another one is opened.
+    pub(crate) requests_max: Option<u32>,
+    /// A connection that is older gets no further stream.
+    pub(crate) age_max: Option<Duration>,
     /// Size of a response head, bytes.
     pub(crate) head_bytes_max: usize,
     /// How often an endpoint is asked for a sign of life while streams wait for it.
     pub(crate) ping_interval: Duration,
 }
 
-impl Http2Settings {
-    /// Those of the gateway.
-    pub(crate) fn of(settings: &Settings) -> Self {
-        Self {
-            streams_max: settings.http2_streams_max,
-            connect_time_max: settings.connect_time_max,
-            head_bytes_max: settings.response_head_bytes_max,
-            ping_interval: settings.http2_ping_interval,
-        }
-    }
-}
-
-/// The connections of a worker.
-#[derive(Debug, Default)]
-pub(crate) struct Http2Pool(RefCell<HashMap<SocketAddr, Rc<Endpoint>>>);
-
 /// Connections to one endpoint.
 #[derive(Debug, Default)]
-struct Endpoint {
+pub(crate) struct Http2Host {
     connections: RefCell<Vec<Connection>>,
     /// Held while one is made: whoever else wants one waits for it instead of making another.
     making: tokio::sync::Mutex<()>,
@@ -79,8 +63,11 @@ struct Endpoint {
 struct Connection {
     sender: http2::SendRequest<RequestBody>,
     local: Option<SocketAddr>,
+    opened: Instant,
     /// Streams that have not ended.
     streams: Rc<Cell<u32>>,
+    /// Streams altogether.
+    requests: Rc<Cell<u32>>,
     /// Since when it has been seen without any.
     idle_since: Rc<Cell<Option<Instant>>>,
 }
@@ -101,6 +88,7 @@ pub(crate) struct Place {
 impl Place {
     fn on(connection: &Connection, address: SocketAddr) -> Self {
         connection.streams.set(connection.streams.get() + 1);
+        connection.requests.set(connection.requests.get().saturating_add(1));
         connection.idle_since.set(None);
         Self { connection: connection.clone(), address }
     }
@@ -113,39 +101,49 @@ impl Drop for Place {
     }
 }
 
-impl Http2Pool {
+impl Http2Settings {
+    /// Whether a connection may get another stream, now or later.
+    fn is_usable(&self, connection: &Connection) -> bool {
+        !connection.sender.is_closed()
+            && self.requests_max.is_none_or(|max| connection.requests.get() < max)
+            && self.age_max.is_none_or(|max| connection.opened.elapsed() < max)
+    }
+}
+
+impl Http2Host {
     /// A place on a connection that stands.
-    pub(crate) fn take(&self, address: SocketAddr, streams_max: u32) -> Option<Place> {
-        self.0.borrow().get(&address)?.take(address, streams_max)
+    pub(crate) fn take(&self, address: SocketAddr, settings: &Http2Settings) -> Option<Place> {
+        let mut connections = self.connections.borrow_mut();
+        // One that is given up goes on for as long as it has streams.
+        connections.retain(|c| settings.is_usable(c));
+        let free = connections.iter().find(|c| c.streams.get() < settings.streams_max)?;
+        Some(Place::on(free, address))
     }
 
-    /// A place on a connection, which is made if none has one; whether it was made for this stream.
-    pub(crate) fn connect(
+    /// A place on a connection, which is made if none has one.
+    pub(crate) async fn connect<F>(
         &self,
         address: SocketAddr,
         settings: Http2Settings,
-    ) -> impl Future<Output = io::Result<(Place, bool)>> + use<> {
-        let endpoint = Rc::clone(self.0.borrow_mut().entry(address).or_default());
-        let connect = async move {
-            let _making = endpoint.making.lock().await;
-            if let Some(place) = endpoint.take(address, settings.streams_max) {
-                return Ok((place, false));
-            }
-            let connection = open(address, settings).await?;
-            let place = Place::on(&connection, address);
-            endpoint.connections.borrow_mut().push(connection);
-            Ok((place, true))
-        };
-        // Waiting for others that connect is a part of it.
-        async move {
-            let made = tokio::time::timeout(settings.connect_time_max, connect).await;
-            made.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        open: impl FnOnce() -> (F, OpenConnection),
+    ) -> io::Result<Place>
+    where
+        F: Future<Output = io::Result<UpstreamSocket>>,
+    {
+        let _making = self.making.lock().await;
+        if let Some(place) = self.take(address, &settings) {
+            return Ok(place);
         }
+        let (socket, guard) = open();
+        let connection = establish(socket.await?, address, settings, guard).await?;
+        let place = Place::on(&connection, address);
+        self.connections.borrow_mut().push(connection);
+        Ok(place)
     }
 
     /// Forgets connections that are closed, and closes those that nobody has used for too long.
     pub(crate) fn sweep(&self, now: Instant, idle_max: Duration) {
-        let is_kept = |connection: &Connection| {
+        self.connections.borrow_mut().retain(|connection| {
             let idle = match (connection.streams.get(), connection.idle_since.get()) {
                 (0, Some(since)) => now.duration_since(since),
                 (0, None) => {
@@ -155,29 +153,17 @@ impl Http2Pool {
                 _ => Duration::ZERO,
             };
             !connection.sender.is_closed() && idle < idle_max
-        };
-        self.0.borrow_mut().retain(|_, endpoint| {
-            let mut connections = endpoint.connections.borrow_mut();
-            connections.retain(is_kept);
-            // Somebody may be about to put one in.
-            !connections.is_empty() || Rc::strong_count(endpoint) > 1
         });
     }
 }
 
-impl Endpoint {
-    fn take(&self, address: SocketAddr, streams_max: u32) -> Option<Place> {
-        let mut connections = self.connections.borrow_mut();
-        connections.retain(|c| !c.sender.is_closed());
-        let free = connections.iter().find(|c| c.streams.get() < streams_max)?;
-        Some(Place::on(free, address))
-    }
-}
-
-async fn open(address: SocketAddr, settings: Http2Settings) -> io::Result<Connection> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let local = stream.local_addr().ok();
+async fn establish(
+    socket: UpstreamSocket,
+    address: SocketAddr,
+    settings: Http2Settings,
+    guard: OpenConnection,
+) -> io::Result<Connection> {
+    let local = socket.local();
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
@@ -188,13 +174,21 @@ async fn open(address: SocketAddr, settings: Http2Settings) -> io::Result<Connec
             STREAM_WINDOW_BYTES.saturating_mul(settings.streams_max).min(WINDOW_BYTES_MAX),
         )
         .max_header_list_size(u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX));
-    let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (sender, driver) = builder.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
     tokio::task::spawn_local(async move {
+        let _guard = guard;
         if let Err(e) = driver.await {
             tracing::debug!(target: "upstream", "HTTP/2 connection to {address}: {e}");
         }
     });
-    Ok(Connection { sender, local, streams: Rc::default(), idle_since: Rc::default() })
+    Ok(Connection {
+        sender,
+        local,
+        opened: Instant::now(),
+        streams: Rc::default(),
+        requests: Rc::default(),
+        idle_since: Rc::default(),
+    })
 }
 
 type Answer = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>>>>;

@@ -118,6 +118,14 @@ impl Nginx {
         Self::start(&options.http_block(), options.port, options.core)
     }
 
+    /// Starts whatever the contents of an `http` block say, and waits until it accepts connections on `port`.
+    ///
+    /// # Errors
+    /// When nginx is missing, or ends, with its last words.
+    pub fn with_http_block(http_block: &str, port: u16) -> io::Result<Self> {
+        Self::start(http_block, port, None)
+    }
+
     /// Where HTTP/1.1 clients connect.
     #[must_use]
     pub fn listener(&self) -> SocketAddr {
