@@ -1,21 +1,19 @@
 //! The control side's handle on the workers.
 
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 use wasmgate_config::TlsListener;
 
 use crate::generation::Generation;
 use crate::settings::Settings;
+use crate::sockets::{bind, wait_until_free};
 use crate::stats::GatewayStats;
 use crate::supervisor::{Resolver, Supervisor};
 use crate::tls::{ListenerTls, TlsConfigs};
@@ -42,8 +40,8 @@ pub enum GatewayError {
     },
 }
 
-/// Connections that wait to be accepted, per worker and listener.
-const BACKLOG: i32 = 1024;
+/// Sockets that another process has listened on, by address.
+pub type InheritedSockets = BTreeMap<SocketAddr, Vec<TcpListener>>;
 
 /// The workers.
 #[derive(Debug)]
@@ -52,6 +50,10 @@ pub struct Gateway {
     threads: Mutex<Vec<JoinHandle<()>>>,
     stats: Arc<GatewayStats>,
     listening: Mutex<BTreeSet<SocketAddr>>,
+    /// Those of another process that no generation has asked for yet.
+    inherited: Mutex<InheritedSockets>,
+    /// A second handle on each socket that is open, for a process that takes over.
+    handles: Mutex<InheritedSockets>,
     /// What the workers have.
     last: Mutex<Option<Arc<Generation>>>,
     tls: TlsConfigs,
@@ -61,7 +63,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts workers without a configuration. Without a resolver no name of an endpoint has an address.
+    /// Starts workers without a configuration. Without a resolver no name of an endpoint has an address. `inherited`:
+    /// sockets that are used in place of new ones.
     ///
     /// # Errors
     /// [`GatewayError::Worker`]
@@ -69,6 +72,7 @@ impl Gateway {
         workers: usize,
         settings: Settings,
         resolver: Option<Resolver>,
+        inherited: InheritedSockets,
     ) -> Result<Self, GatewayError> {
         let (settings, stats) = (Arc::new(settings), GatewayStats::new(workers));
         let mut senders = Vec::new();
@@ -103,6 +107,8 @@ impl Gateway {
             supervisor: Supervisor::new(Arc::clone(&stats), resolver),
             stats,
             listening: Mutex::default(),
+            inherited: Mutex::new(inherited),
+            handles: Mutex::default(),
             last: Mutex::default(),
             tls: TlsConfigs::default(),
         })
@@ -168,13 +174,18 @@ impl Gateway {
         self.stats.retain_clusters(|name| generation.clusters.contains_key(name) || routed.contains(name));
         let mut listening = before;
         for (address, sockets) in opened {
-            for (worker, socket) in self.workers.iter().zip(sockets) {
-                let _ = worker.send(Command::Listen(address, socket));
+            self.keep_handles(address, &sockets);
+            for (i, socket) in sockets.into_iter().enumerate() {
+                // Another process may have had more workers.
+                if let Some(worker) = i.checked_rem(self.workers.len()).and_then(|i| self.workers.get(i)) {
+                    let _ = worker.send(Command::Listen(address, socket));
+                }
             }
             listening.insert(address);
         }
         let serves = |address: &SocketAddr| generation.listeners.iter().any(|l| l.address == *address);
         for address in listening.iter().filter(|a| !serves(a)) {
+            self.handles.lock().remove(address);
             for worker in &self.workers {
                 let _ = worker.send(Command::StopListening(*address));
             }
@@ -190,9 +201,22 @@ impl Gateway {
         &self,
         wanted: &BTreeSet<SocketAddr>,
         open: &BTreeSet<SocketAddr>,
-    ) -> (Vec<(SocketAddr, Vec<std::net::TcpListener>)>, Vec<GatewayError>) {
+    ) -> (Vec<(SocketAddr, Vec<TcpListener>)>, Vec<GatewayError>) {
         let (mut opened, mut errors): (Vec<(SocketAddr, _)>, _) = (Vec::new(), Vec::new());
         for address in wanted.iter().filter(|a| !open.contains(a)).copied() {
+            let mut sockets = self.inherited.lock().remove(&address).unwrap_or_default();
+            if !sockets.is_empty() {
+                // Enough for every worker; the port is ours already.
+                let missing = self.workers.len().saturating_sub(sockets.len());
+                match (0..missing).map(|_| bind(address)).collect::<Result<Vec<_>, _>>() {
+                    Ok(more) => {
+                        sockets.extend(more);
+                        opened.push((address, sockets));
+                    }
+                    Err(source) => errors.push(GatewayError::Bind { address, source }),
+                }
+                continue;
+            }
             let any = |a: &SocketAddr| a.ip().is_unspecified();
             let ours = open.iter().chain(opened.iter().map(|(a, _)| a));
             let is_ours = ours.into_iter().any(|a| a.port() == address.port() && (any(a) || any(&address)));
@@ -204,6 +228,36 @@ impl Gateway {
             }
         }
         (opened, errors)
+    }
+
+    fn keep_handles(&self, address: SocketAddr, sockets: &[TcpListener]) {
+        // Without a handle a process that takes over opens a socket of its own.
+        let handles = sockets.iter().filter_map(|s| s.try_clone().ok()).collect();
+        self.handles.lock().insert(address, handles);
+    }
+
+    /// Second handles on all sockets that are listened on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sockets(&self) -> std::io::Result<InheritedSockets> {
+        let handles = self.handles.lock();
+        let cloned = handles.iter().map(|(address, sockets)| {
+            let sockets = sockets.iter().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
+            Ok((*address, sockets))
+        });
+        cloned.collect()
+    }
+
+    /// Closes sockets of another process that no configuration has asked for.
+    pub fn forget_inherited(&self) {
+        self.inherited.lock().clear();
+    }
+
+    /// Another process accepts in our place: lets connections end after their next answer, at most for the drain time,
+    /// and waits for the workers.
+    pub async fn retire(&self) {
+        self.end(Command::Retire).await;
     }
 
     /// Asks clients to use another gateway, or lets them stay again: answers over HTTP/1 end their connection, and HTTP/2
@@ -222,6 +276,7 @@ impl Gateway {
     /// Stops accepting for good; connections end with the request at hand.
     pub fn stop_listening(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
+        self.handles.lock().clear();
         let addresses = std::mem::take(&mut *self.listening.lock());
         for address in addresses {
             for worker in &self.workers {
@@ -232,9 +287,14 @@ impl Gateway {
 
     /// Stops accepting, lets connections end, and waits for the workers.
     pub async fn drain(&self) {
+        self.end(Command::Drain).await;
+    }
+
+    async fn end(&self, command: fn(mpsc::Sender<()>) -> Command) {
+        self.handles.lock().clear();
         let (done, mut all_done) = mpsc::channel(1);
         for worker in &self.workers {
-            let _ = worker.send(Command::Drain(done.clone()));
+            let _ = worker.send(command(done.clone()));
         }
         drop(done);
         let _ = all_done.recv().await;
@@ -242,43 +302,4 @@ impl Gateway {
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
         let _ = joined.await;
     }
-}
-
-/// Whether nobody listens here: with SO_REUSEPORT another process of the same user would share the port, and each
-/// connection would get one configuration or the other. Asked by connecting, because a bind without SO_REUSEPORT would
-/// fail on a port that is only reserved, too. Our own listener of a moment ago may take an instant to close.
-async fn wait_until_free(address: SocketAddr) -> std::io::Result<()> {
-    const ATTEMPTS: u32 = 10;
-    const PAUSE: Duration = Duration::from_millis(50);
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    let target = SocketAddr::new(ip, address.port());
-    // An address that this machine does not have can wait for ever to be connected to.
-    std::net::TcpListener::bind((address.ip(), 0))?;
-    for _ in 0..ATTEMPTS {
-        // An address of this machine accepts or refuses at once; whatever else is wrong with it, bind tells.
-        match tokio::time::timeout(PAUSE, tokio::net::TcpStream::connect(target)).await {
-            // The system may choose the very port to connect from: then it met itself.
-            Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == target) => return Ok(()),
-            Ok(Ok(_)) => tokio::time::sleep(PAUSE).await,
-            // A full backlog: somebody listens and does not keep up.
-            Err(_) => {}
-            Ok(Err(_)) => return Ok(()),
-        }
-    }
-    Err(std::io::Error::new(ErrorKind::AddrInUse, "Address already in use: another process listens there"))
-}
-
-/// A socket of its own for each worker: the kernel spreads connections over them, and no worker waits for another.
-fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }

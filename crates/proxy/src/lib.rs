@@ -21,6 +21,7 @@ mod phase;
 mod reason;
 mod request;
 mod settings;
+mod sockets;
 mod stats;
 mod supervisor;
 mod tcp;
@@ -32,7 +33,7 @@ mod worker_generation;
 
 pub use access_log::{AccessLogError, AccessLogSink, LogContext, LogFormat, LogFormatError};
 pub use clock::civil as civil_date;
-pub use gateway::{Gateway, GatewayError};
+pub use gateway::{Gateway, GatewayError, InheritedSockets};
 pub use generation::{ChainStep, Generation, GenerationListener};
 pub use settings::Settings;
 pub use stats::{Counter, GatewayStats, WorkerStats};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use wasmgate_plugin::{PluginWorker, WorkerPlugin};
 
 use crate::access_log::{self, Entry};
@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Leave(bool),
     /// Accepts no more at all, lets connections end, and stops. The sender is dropped once it has.
     Drain(mpsc::Sender<()>),
+    /// Another process accepts in its place: connections end after their next answer, or with the drain time.
+    Retire(mpsc::Sender<()>),
 }
 
 /// Access log lines are handed over when there are so many bytes, or after [`LOG_DELAY`].
@@ -118,7 +120,8 @@ pub(crate) struct Worker {
     plugin_worker: Rc<PluginWorker>,
     /// VMs by version, so that versions that stay keep theirs.
     plugins: HashMap<u64, Rc<WorkerPlugin>>,
-    accepting: HashMap<SocketAddr, Accepting>,
+    /// A listener may have several sockets: another process may have had more workers.
+    accepting: HashMap<SocketAddr, Vec<Accepting>>,
     /// What the connections of listeners are told.
     phase: Phase,
     /// Listeners that are gone and may still have connections.
@@ -127,7 +130,8 @@ pub(crate) struct Worker {
 
 /// A listener's socket on this worker.
 struct Accepting {
-    task: AbortHandle,
+    /// Dropped, it accepts what has come already, and no more.
+    _stop: oneshot::Sender<()>,
     /// Tells its connections to end with the request at hand.
     drain: watch::Sender<Phase>,
 }
@@ -182,6 +186,11 @@ impl Worker {
                         drop(done);
                         return;
                     }
+                    Some(Command::Retire(done)) => {
+                        self.retire().await;
+                        drop(done);
+                        return;
+                    }
                     None => return self.drain().await,
                 },
                 _ = idle_tick.tick() => self.context.idle.tick(self.context.settings.stream_idle_max),
@@ -220,16 +229,16 @@ impl Worker {
             }
         };
         let (context, drain) = (Rc::clone(&self.context), watch::Sender::new(self.phase));
-        let accept = accept(context, listener, address, drain.subscribe());
-        let task = tokio::task::spawn_local(accept).abort_handle();
-        self.accepting.insert(address, Accepting { task, drain });
+        let (stop, stopped) = oneshot::channel();
+        tokio::task::spawn_local(accept(context, listener, address, drain.subscribe(), stopped));
+        self.accepting.entry(address).or_default().push(Accepting { _stop: stop, drain });
     }
 
     /// Asks clients to leave, or lets them stay.
     fn leave(&mut self, leave: bool) {
         self.phase = if leave { Phase::Leave } else { Phase::Serve };
         self.context.is_leaving.set(leave);
-        for accepting in self.accepting.values() {
+        for accepting in self.accepting.values().flatten() {
             accepting.drain.send_replace(self.phase);
         }
     }
@@ -237,23 +246,35 @@ impl Worker {
     /// Accepts no more on an address; its connections end with the request at hand.
     fn stop_listening(&mut self, address: SocketAddr) {
         self.closing.retain(|drain| drain.receiver_count() > 0);
-        if let Some(Accepting { task, drain }) = self.accepting.remove(&address) {
-            task.abort();
+        for Accepting { drain, .. } in self.accepting.remove(&address).unwrap_or_default() {
             drain.send_replace(Phase::Drain);
             self.closing.push(drain);
         }
+    }
+
+    /// Accepts no more; connections end after their next answer, or at the end of the drain time.
+    async fn retire(&mut self) {
+        self.leave(true);
+        for Accepting { drain, .. } in self.accepting.drain().flat_map(|(_, sockets)| sockets) {
+            self.closing.push(drain);
+        }
+        let ended = ended(&self.context.stats);
+        if tokio::time::timeout(self.context.settings.drain_time_max, ended).await.is_err() {
+            for drain in &self.closing {
+                drain.send_replace(Phase::Drain);
+            }
+        }
+        self.drain().await;
     }
 
     /// Lets every connection finish what it has begun.
     async fn drain(&mut self) {
         let addresses: Vec<SocketAddr> = self.accepting.keys().copied().collect();
         addresses.into_iter().for_each(|address| self.stop_listening(address));
+        // What has just been accepted is a connection, too.
+        tokio::task::yield_now().await;
         let active = &self.context.stats.downstream_connections_active;
-        let ended = async {
-            while active.get() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
+        let ended = ended(&self.context.stats);
         if tokio::time::timeout(self.context.settings.drain_time_max, ended).await.is_err() {
             tracing::warn!(target: "main", "worker {}: {} connections were cut off at the end of the drain time", self.context.index, active.get());
         }
@@ -265,15 +286,29 @@ impl Worker {
     }
 }
 
+/// Waits for the last connection.
+async fn ended(stats: &WorkerStats) {
+    while stats.downstream_connections_active.get() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn accept(
     context: Rc<WorkerContext>,
     listener: TcpListener,
     address: SocketAddr,
     drain: PhaseReceiver,
+    mut stopped: oneshot::Receiver<()>,
 ) {
     let (mut warned, mut failed) = (None, None);
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            // Who waits already is not sent away.
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = &mut stopped => return,
+        };
+        match accepted {
             Ok((stream, remote)) => {
                 if context.stats.downstream_connections_active.get() >= context.settings.connections_max {
                     context.stats.downstream_connections_refused.increment();

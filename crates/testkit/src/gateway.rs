@@ -110,8 +110,11 @@ impl GatewayBuilder {
             command.arg("--cache-dir").arg(dir.path().join("cache"));
         }
         command.args(["--drain-time", "5"]).args(&self.arguments);
+        let program = self.program;
+        let arguments = command.get_args().map(std::ffi::OsStr::to_owned).collect();
         let child = ChildGuard::spawn("wasmgate", command)?;
-        Ok(RunningGateway { child, config, address: lease.address(), admin, _lease: lease, _dir: dir })
+        let address = lease.address();
+        Ok(RunningGateway { child, program, arguments, config, address, admin, _lease: lease, dir })
     }
 }
 
@@ -119,11 +122,13 @@ impl GatewayBuilder {
 #[derive(Debug)]
 pub struct RunningGateway {
     child: ChildGuard,
+    program: PathBuf,
+    arguments: Vec<std::ffi::OsString>,
     config: PathBuf,
     address: SocketAddr,
     admin: SocketAddr,
     _lease: PortLease,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl RunningGateway {
@@ -131,6 +136,23 @@ impl RunningGateway {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// A folder of its own, beside that of the manifests.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts another process with the same arguments, which becomes the one that this is; the one before is returned.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start_another(&mut self, more: &[&str]) -> io::Result<ChildGuard> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).args(more);
+        let next = ChildGuard::spawn("wasmgate", command)?;
+        Ok(std::mem::replace(&mut self.child, next))
     }
 
     /// Where its admin interface listens.

@@ -11,7 +11,7 @@ mod listeners;
 mod stats;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,9 +71,14 @@ const ENDPOINTS: [(&str, &str); 19] = [
     ("/", "this list"),
 ];
 
+/// Opens the interface's socket.
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
+    TcpListener::bind(address).map_err(|source| CommandError::Admin { address, source })
+}
+
 /// Starts the interface.
-pub(crate) async fn start(
-    address: SocketAddr,
+pub(crate) fn start(
+    listener: TcpListener,
     state: AdminState,
 ) -> Result<tokio::task::AbortHandle, CommandError> {
     let router = Router::new()
@@ -99,9 +104,11 @@ pub(crate) async fn start(
         .route("/reopen_logs", post(control::reopen_logs).fallback(post_required))
         .fallback(not_found)
         .with_state(state);
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .map_err(|source| CommandError::Admin { address, source })?;
+    let listen = |listener: TcpListener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    };
+    let listener = listen(listener).map_err(CommandError::io("admin interface"))?;
     let task = tokio::spawn(async move {
         if let Err(e) = axum::serve(listener, router).await {
             tracing::error!(target: "admin", "the admin interface has ended: {e}");

@@ -178,6 +178,12 @@ pub(crate) struct ProcessArguments {
     #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) delayed_close_timeout: Duration,
 
+    /// Where processes meet to take over from each other: a Unix socket. Started while another one runs with the same
+    /// path, this process gets its listening sockets, and once it serves the other one lets its connections end and
+    /// stops: a new version of the program takes over without refusing anybody.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) takeover: Option<PathBuf>,
+
     /// How long after SIGTERM connections are still accepted: /ready says 503 at once, and answers ask clients to leave.
     /// Give it as long as whoever sends clients here takes to notice.
     #[arg(long, default_value = "0", value_name = "SECONDS", value_parser = seconds)]

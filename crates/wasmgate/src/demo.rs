@@ -116,6 +116,7 @@ fn run_arguments(arguments: &DemoArguments, manifests: &Path, cache: &Path) -> R
             max_connections: None,
             tls_handshake_timeout: Duration::from_secs(10),
             delayed_close_timeout: Duration::from_secs(1),
+            takeover: None,
             drain_delay: Duration::ZERO,
             drain_time: Duration::from_secs(1),
         },

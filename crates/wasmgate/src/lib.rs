@@ -14,6 +14,8 @@ mod logging;
 mod metrics;
 mod own_metrics;
 mod run;
+mod settings;
 mod shared;
+mod takeover;
 
 pub use cli::main;

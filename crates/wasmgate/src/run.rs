@@ -1,12 +1,11 @@
 //! `wasmgate run`: a gateway from its parts.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::signal::unix::{SignalKind, signal};
 use wasmgate_artifact::{
     ChildCompiler, CompileCache, CompileLimits, Fetcher, FetcherOptions, Store as ModuleStore,
@@ -14,14 +13,16 @@ use wasmgate_artifact::{
 use wasmgate_config::{FolderSource, GatewayIdentity, Store};
 use wasmgate_host::{Engine, MetricRegistry, Process, PropertyValue, SharedState};
 use wasmgate_plugin::{Compiler, ManagerOptions, PluginManager, PluginServices};
-use wasmgate_proxy::{AccessLogSink, Gateway, LogContext, LogFormat, Resolver, Settings};
+use wasmgate_proxy::{AccessLogSink, Gateway, Resolver};
 
 use crate::admin::{self, AdminState};
 use crate::cli::{ConfigArguments, ProcessArguments, RunArguments};
 use crate::controller::{Controller, Published};
 use crate::error::CommandError;
 use crate::logging::{self, LogLevels};
+use crate::settings::{options, settings, worker_count};
 use crate::shared::{ServerState, Shared};
+use crate::takeover;
 
 /// What `run` and `check` both need to load plug-ins.
 pub(crate) struct PluginParts {
@@ -149,11 +150,21 @@ async fn serve(
     let workers = worker_count(process);
     let settings = settings(config, process)?;
     let access_log = settings.access_log.clone();
+    let path = process.takeover.as_deref();
+    let takeover_error = |e: std::io::Error| CommandError::Io {
+        what: format!("--takeover {}", path.unwrap_or(Path::new("")).display()),
+        source: e,
+    };
+    let mut inherited = path.map(takeover::inherit).transpose().map_err(takeover_error)?.flatten();
+    if inherited.is_some() {
+        tracing::info!(target: "main", "taking over from the process that serves");
+    }
     let parts = PluginParts::new(config, &levels, workers)?;
     let resolver = Resolver::new(&process.dns_server).inspect_err(
         |e| tracing::warn!(target: "main", "{e}: endpoints that are names have no addresses (--dns-server)"),
     );
-    let gateway = Arc::new(Gateway::start(workers, settings, resolver.ok())?);
+    let sockets = inherited.as_mut().map(|i| std::mem::take(&mut i.sockets)).unwrap_or_default();
+    let gateway = Arc::new(Gateway::start(workers, settings, resolver.ok(), sockets)?);
     let supervised = Arc::clone(&gateway);
     let supervisor = tokio::spawn(async move { supervised.supervise().await }).abort_handle();
     let shared = Shared::new();
@@ -167,7 +178,16 @@ async fn serve(
         drain_time: process.drain_time,
         options: options(config, process, workers),
     };
-    let admin = admin::start(process.admin, admin_state).await?;
+    let admin_listener = match inherited.as_mut().and_then(|i| i.admin.take()) {
+        Some(listener) if listener.local_addr().is_ok_and(|a| a == process.admin) => listener,
+        _ => admin::bind(process.admin)?,
+    };
+    let second = || admin_listener.try_clone().map_err(CommandError::io("admin interface"));
+    // Until this process serves, the one before answers.
+    let mut admin = match &inherited {
+        Some(_) => None,
+        None => Some(admin::start(second()?, admin_state.clone())?),
+    };
     if !process.admin.ip().is_loopback() {
         tracing::warn!(target: "admin", "the admin interface listens on {}: whoever can reach it controls the gateway", process.admin);
     }
@@ -201,9 +221,24 @@ async fn serve(
             () = shared.quit.notified() => "/quitquitquit",
         }
     };
+    let (successions, opened) = tokio::sync::oneshot::channel();
+    let (heir, heirs_admin) = (Arc::clone(&gateway), second()?);
+    let succeeded = async {
+        // Without a path nobody can take over.
+        let succession = opened.await.ok().map(Arc::new);
+        takeover::succeeded(succession, heir, heirs_admin).await;
+    };
     let follow = async {
         controller.start(process.startup_wait).await?;
         shared.set_state(ServerState::Live);
+        if let Some(inherited) = inherited.take() {
+            admin = Some(admin::start(second()?, admin_state.clone())?);
+            gateway.forget_inherited();
+            inherited.confirm().map_err(takeover_error)?;
+        }
+        if let Some(path) = path {
+            let _ = successions.send(takeover::Succession::open(path).map_err(takeover_error)?);
+        }
         for address in gateway.listening() {
             tracing::info!(target: "main", "listening on {address} with {workers} workers");
         }
@@ -211,10 +246,20 @@ async fn serve(
         controller.run().await
     };
     let signal = tokio::select! {
-        signal = stopped => signal,
+        signal = stopped => Some(signal),
+        () = succeeded => None,
         result = follow => return result.map(|()| ExitCode::SUCCESS),
     };
     shared.set_state(ServerState::Draining);
+    let Some(signal) = signal else {
+        tracing::info!(target: "main", "another process has taken over: connections end after their next answer, at most in {:?}", process.drain_time);
+        // Whoever asks now asks the other one.
+        if let Some(admin) = admin {
+            admin.abort();
+        }
+        gateway.retire().await;
+        return Ok(finish(access_log).await);
+    };
     if !process.drain_delay.is_zero() {
         tracing::info!(target: "main", "{signal}: clients are asked to leave; draining begins in {:?}, or with the next signal", process.drain_delay);
         gateway.ask_to_leave(true);
@@ -226,125 +271,25 @@ async fn serve(
     }
     tracing::info!(target: "main", "{signal}: draining, at most {:?}", process.drain_time);
     gateway.drain().await;
+    if let Some(admin) = admin {
+        admin.abort();
+    }
+    supervisor.abort();
+    reopener.abort();
+    Ok(finish(access_log).await)
+}
+
+/// The last words.
+async fn finish(access_log: Option<AccessLogSink>) -> ExitCode {
     if let Some(sink) = access_log {
         flush(move || sink.flush()).await;
     }
-    admin.abort();
-    supervisor.abort();
-    reopener.abort();
     tracing::info!(target: "main", "stopped");
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 /// Waits for a log to be written, but not for ever: its reader may be gone.
 async fn flush(write: impl FnOnce() + Send + 'static) {
     const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
     let _ = tokio::time::timeout(FLUSH_TIME_MAX, tokio::task::spawn_blocking(write)).await;
-}
-
-/// The command line as it was understood, for `/server_info`.
-fn options(config: &ConfigArguments, process: &ProcessArguments, workers: usize) -> serde_json::Value {
-    serde_json::json!({
-        "config": config.config,
-        "namespace": config.namespace,
-        "root_namespace": config.root_namespace,
-        "labels": config.labels.0,
-        "cache_dir": config.cache_dir,
-        "insecure_registry": config.insecure_registry,
-        "allow_host_env": config.allow_host_env,
-        "plugin_log_limit": config.plugin_log_limit,
-        "admin": process.admin.to_string(),
-        "workers": workers,
-        "access_log": process.access_log,
-        "access_log_format": process.access_log_format,
-        "dns_server": process.dns_server,
-        "locality": config.locality,
-        "server_header": process.server_header,
-        "startup_wait": process.startup_wait.as_secs(),
-        "stream_idle_timeout": process.stream_idle_timeout.as_secs(),
-        "max_connections": process.max_connections,
-        "tls_handshake_timeout": process.tls_handshake_timeout.as_secs(),
-        "delayed_close_timeout": process.delayed_close_timeout.as_secs(),
-        "drain_time": process.drain_time.as_secs(),
-        "drain_delay": process.drain_delay.as_secs(),
-    })
-}
-
-fn worker_count(process: &ProcessArguments) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    process.workers.map_or_else(cores, usize::from)
-}
-
-/// Raises the limit of descriptors as far as the system lets us; the limit.
-fn descriptors_max() -> Option<u64> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(e) => {
-            tracing::warn!(target: "main", "the limit of open descriptors cannot be raised: {e}");
-            limit.current
-        }
-    }
-}
-
-/// The format of the access log; `None` for the default one.
-fn log_format(format: &str, environment: &[(String, String)]) -> Result<Option<LogFormat>, CommandError> {
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let context = LogContext { hostname, environment: environment.to_vec() };
-    let text;
-    let format = match format.strip_prefix('@') {
-        Some(path) => {
-            text = std::fs::read_to_string(path).map_err(|source| CommandError::Io {
-                what: format!("--access-log-format: cannot read {path}"),
-                source,
-            })?;
-            text.as_str()
-        }
-        None => format,
-    };
-    let parsed = match format {
-        "asm" => return Ok(None),
-        "istio" => LogFormat::istio_text(&context),
-        "istio-json" => LogFormat::istio_json(&context),
-        json if json.trim_start().starts_with('{') => LogFormat::json(json, &context),
-        text if text.contains('%') => LogFormat::text(text, &context),
-        other => {
-            return Err(CommandError::LogFormat(format!(
-                "{other:?} is no format: asm, istio, istio-json, a text or a JSON object with operators like %RESPONSE_CODE%, or @FILE"
-            )));
-        }
-    };
-    parsed.map(Some).map_err(|e| CommandError::LogFormat(e.to_string()))
-}
-
-fn settings(config: &ConfigArguments, process: &ProcessArguments) -> Result<Settings, CommandError> {
-    let descriptors = descriptors_max();
-    // One for the client, one for the endpoint.
-    let connections = process.max_connections.or_else(|| descriptors.map(|d| d / 2)).unwrap_or(u64::MAX);
-    let workers = worker_count(process) as u64;
-    let access_log = match process.access_log.as_str() {
-        "off" => None,
-        "-" => Some(AccessLogSink::stdout().map_err(CommandError::io("cannot start the access log"))?),
-        path => Some(AccessLogSink::file(path.as_ref())?),
-    };
-    let server = match process.server_header.as_str() {
-        "" => None,
-        name => Some(HeaderValue::from_str(name).map_err(|e| CommandError::Io {
-            what: format!("--server-header {name:?}"),
-            source: std::io::Error::new(std::io::ErrorKind::InvalidInput, e),
-        })?),
-    };
-    Ok(Settings {
-        server,
-        access_log,
-        access_log_format: log_format(&process.access_log_format, &host_env(config))?.map(Arc::new),
-        connections_max: connections.div_ceil(workers.max(1)),
-        tls_handshake_time_max: process.tls_handshake_timeout,
-        delayed_close_max: process.delayed_close_timeout,
-        drain_time_max: process.drain_time,
-        stream_idle_max: process.stream_idle_timeout,
-        ..Settings::default()
-    })
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use wasmgate_testkit::client::{RawClient, request};
 use wasmgate_testkit::gateway::{GatewayBuilder, PATIENCE, RunningGateway};
+use wasmgate_testkit::load::Load;
 use wasmgate_testkit::peers::process::wait_until;
 use wasmgate_testkit::upstream::{Behaviour, Upstream};
 
@@ -202,4 +203,50 @@ fn requests_that_are_none_are_refused_by_name() {
         let answer = RawClient::connect(gateway.address()).unwrap().request(get.as_bytes()).unwrap();
         assert_eq!(answer.status, 200, "{host}");
     }
+}
+
+#[test]
+fn another_process_takes_over_without_refusing_anybody() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = format!("--takeover={}", folder.path().join("takeover").display());
+    let mut gateway = gateway(&upstream, &[&path]);
+    let (kept, closed) = (
+        Load::start(gateway.address(), 4, "/", &[]),
+        Load::start(gateway.address(), 2, "/", &[("connection", "close")]),
+    );
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(300));
+        let mut before = gateway.start_another(&[]).unwrap();
+        gateway.wait_for_log("taking over from the process that serves").unwrap();
+        gateway.wait_for_log("listening on").unwrap();
+        assert!(before.wait(Instant::now() + PATIENCE).unwrap().success());
+        let last = before.stderr().unwrap();
+        assert!(last.contains("another process has taken over"), "{last}");
+        assert_eq!(gateway.admin_get("/ready").unwrap().text(), "LIVE\n");
+    }
+    for load in [kept, closed] {
+        let report = load.stop();
+        assert_eq!(report.failures, Vec::<String>::new());
+        assert_eq!(report.answers.keys().cloned().collect::<Vec<_>>(), [(200, "fine".to_owned())]);
+        assert!(report.answers.values().sum::<u64>() > 100, "{report:?}");
+    }
+    // One that cannot serve changes nothing.
+    let mut still = gateway.start_another(&["--access-log-format=nonsense"]).unwrap();
+    assert!(!gateway.child_mut().wait(Instant::now() + PATIENCE).unwrap().success());
+    assert_eq!(gateway.get("/", &[]).unwrap().text(), "fine");
+    std::fs::write(
+        gateway.config().join("broken.yaml"),
+        "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\n",
+    )
+    .unwrap();
+    drop(gateway.start_another(&[]).unwrap());
+    gateway.wait_for_log("nothing is served until it is repaired or removed").unwrap();
+    drop(gateway.start_another(&["--help"]).unwrap());
+    let goes_on = wait_until(Instant::now() + PATIENCE, || {
+        still.stderr().ok().filter(|log| log.contains("the other process has ended before it served"))
+    });
+    goes_on.unwrap();
+    assert_eq!(gateway.get("/", &[]).unwrap().text(), "fine");
+    assert!(still.exited().unwrap().is_none());
 }
