@@ -1,9 +1,9 @@
 # One entry for everything; each target prints what it runs.
 
-.PHONY: help demo test lint unit bench soak smuggling conformance differential fuzz fmt deps clean
+.PHONY: help demo test lint unit bench soak smuggling conformance differential http-suite fuzz fmt deps clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: ## Build, then run the whole story in one process
 	cargo build --release --locked -p wasmgate
@@ -51,6 +51,11 @@ differential: ## Compare COUNT (2000) random scripts on Wasmgate and Envoy, from
 	./scripts/test-deps
 	cargo build --release --locked -p wasmgate -p wasmgate-conformance
 	./target/release/wasmgate-conformance --fuzz $(or $(COUNT),2000) --seed $(or $(SEED),1) --language $(or $(LANGUAGE),rust,go)
+
+http-suite: ## Run every case of HTTP on the wire on HOST=wasmgate|nginx|haproxy|envoy|all and print who agrees
+	./scripts/test-deps bench
+	cargo build --release --locked -p wasmgate -p wasmgate-http-suite
+	./target/release/wasmgate-http-suite --host $(or $(HOST),all)
 
 fuzz: ## Run libFuzzer on TARGET (pairs hostcalls property expression module_bytes module) for SECONDS (60)
 	./scripts/test-deps fuzz
