@@ -11,6 +11,8 @@ pub(crate) enum Reason {
     LowVersion,
     /// HTTP/1.1 without `host`.
     MissingHost,
+    /// The head is larger than it may be.
+    HeadTooLarge,
     /// `host` is none.
     InvalidHost,
     /// The request's target is neither a path nor a URL.
@@ -61,6 +63,7 @@ impl Reason {
         let (status, flags, details, body) = match self {
             Self::LowVersion => (426, "DPE", "low_version", "Upgrade Required"),
             Self::MissingHost => (400, "", "missing_host_header", ""),
+            Self::HeadTooLarge => (431, "DPE", "request_headers_too_large", ""),
             Self::InvalidHost => (400, "DPE", "http.invalid_authority", ""),
             Self::InvalidTarget => (400, "DPE", "http.invalid_target", ""),
             Self::TransferCoding => (501, "DPE", "http1.invalid_transfer_encoding", "Not Implemented"),

@@ -1,11 +1,12 @@
 //! From what the client sent to what filters and the upstream see.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{Method, Uri, Version};
 use http_body::Body as _;
@@ -44,6 +45,8 @@ pub(crate) struct Edge<'e> {
     /// Proxies in front of us whose word counts.
     pub(crate) trusted_hops: u32,
     pub(crate) accepts_http10: bool,
+    /// Size of a head, bytes.
+    pub(crate) head_bytes_max: usize,
 }
 
 /// The protocol that can be switched to.
@@ -100,6 +103,19 @@ pub(crate) fn accept(
         return Err(Reason::ConnectUnsupported);
     }
     let mut headers = parts.headers;
+    if head_bytes(&parts.uri, &headers) > edge.head_bytes_max {
+        return Err(Reason::HeadTooLarge);
+    }
+    if parts.version == Version::HTTP_2 {
+        if parts.uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(Reason::InvalidHost);
+        }
+        let is_length = |v: &HeaderValue| !v.is_empty() && v.as_bytes().iter().all(u8::is_ascii_digit);
+        if !headers.get_all(CONTENT_LENGTH).iter().all(is_length) {
+            return Err(Reason::RequestBody);
+        }
+        join_cookies(&mut headers);
+    }
     let authority = authority(&parts.uri, &headers).ok_or(Reason::MissingHost)?;
     // No name begins with a dot: what it is a part of would be matched by some and not by others.
     if !is_authority(authority.as_bytes()) || authority.as_bytes().starts_with(b".") {
@@ -149,13 +165,56 @@ fn is_target(uri: &Uri) -> bool {
 
 /// Whether a host is one: a name or an address, and maybe a port (RFC 3986 §3.2).
 fn is_authority(host: &[u8]) -> bool {
+    if host.contains(&b'[') || host.contains(&b']') {
+        let end = host.iter().position(|b| *b == b']');
+        let (ip, port) = host.split_at(end.map_or(0, |end| end + 1));
+        let ip = ip.strip_prefix(b"[").and_then(|ip| ip.strip_suffix(b"]"));
+        let ip = ip.and_then(|ip| std::str::from_utf8(ip).ok());
+        return ip.is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok())
+            && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port));
+    }
+    let mut parts = host.splitn(2, |b| *b == b':');
+    parts.next().is_some_and(is_name) && parts.next().is_none_or(is_port)
+}
+
+/// A registered name. No comma: a list of two hosts is two hosts.
+fn is_name(name: &[u8]) -> bool {
     let is_plain = |b: &u8| {
-        b.is_ascii_alphanumeric()
-            || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'%' | b'[' | b']')
-            || b"!$&'()*+,;=".contains(b)
+        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') || b"!$&'()*+;=".contains(b)
     };
-    // A list of two hosts is two hosts.
-    host.iter().all(is_plain) && !host.contains(&b',')
+    let mut rest = name;
+    while let Some((first, tail)) = rest.split_first() {
+        rest = match first {
+            b'%' if tail.get(..2).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)) => {
+                tail.get(2..).unwrap_or_default()
+            }
+            b if is_plain(b) => tail,
+            _ => return false,
+        };
+    }
+    true
+}
+
+fn is_port(port: &[u8]) -> bool {
+    // An empty one is the default one.
+    let text = std::str::from_utf8(port).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
+    text.is_some_and(|t| t.is_empty() || t.parse::<u16>().is_ok())
+}
+
+/// Bytes of a head as they came, nearly.
+fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
+    let target = uri.path_and_query().map_or(0, |p| p.as_str().len());
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + target
+}
+
+/// Several of them are one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        let _ = headers.try_insert(COOKIE, joined);
+    }
 }
 
 /// Whether a body has no coding but its chunks, which are undone here: nobody would undo another one (RFC 9112 §6.1).
@@ -179,11 +238,12 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(value) = headers.get(CONNECTION) {
+    if headers.contains_key(CONNECTION) {
         // The usual words name nothing that would be passed on; only others need the map searched.
-        let named: Vec<HeaderName> = value
-            .as_bytes()
-            .split(|b| *b == b',')
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
             .map(<[u8]>::trim_ascii)
             .filter(|t| !t.eq_ignore_ascii_case(b"close") && !t.eq_ignore_ascii_case(b"keep-alive"))
             .filter_map(|t| HeaderName::from_bytes(t).ok())
@@ -420,7 +480,13 @@ mod tests {
         headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1.2.3.4"));
         headers.append(X_FORWARDED_FOR, HeaderValue::from_static("5.6.7.8"));
         let peer = HeaderValue::from_static("127.0.0.1");
-        let edge = |trusted_hops| Edge { peer: &peer, tls: None, trusted_hops, accepts_http10: false };
+        let edge = |trusted_hops| Edge {
+            peer: &peer,
+            tls: None,
+            trusted_hops,
+            accepts_http10: false,
+            head_bytes_max: 1 << 16,
+        };
         let mut trusting = headers.clone();
         assert_eq!(add_forwarding(&mut headers, &edge(0)), None);
         assert_eq!(headers[X_FORWARDED_FOR], "1.2.3.4,5.6.7.8,127.0.0.1");

@@ -35,6 +35,7 @@ pub(super) async fn handle(
         tls: downstream.tls.as_ref(),
         trusted_hops: downstream.worker.settings.trusted_hops,
         accepts_http10: downstream.worker.settings.accepts_http10,
+        head_bytes_max: downstream.worker.settings.request_head_bytes_max,
     };
     match request::accept(request, &edge, upgrade.is_some()) {
         Ok(accepted) => {

@@ -61,13 +61,18 @@ pub(crate) fn take(
     loop {
         let Some(head) = take_one(input, method, bytes_max, may_switch)? else { return Ok(None) };
         match head.status.as_u16() {
-            101 if may_switch => return Ok(Some(head)),
+            101 if may_switch && is_to_websocket(&head.headers) => return Ok(Some(head)),
             101 => return Err(HeadError::Upgrade),
             100..=199 => {}
             200..=599 => return Ok(Some(head)),
             _ => return Err(HeadError::Status),
         }
     }
+}
+
+/// Whether an endpoint switches to what it was asked for.
+fn is_to_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|v| v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
 fn take_one(
