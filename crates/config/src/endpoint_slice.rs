@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::decode::{Fields, Sink};
+use crate::http_route::closed;
 use crate::meta::ObjectMeta;
 
 /// Addresses and ports of a part of a service's endpoints.
@@ -45,10 +46,14 @@ impl EndpointSlice {
         }
         let mut addresses = Vec::new();
         for mut endpoint in root.objects("endpoints", ENDPOINTS_MAX, sink) {
-            let ready = endpoint
-                .object("conditions", sink)
-                .and_then(|mut c| c.boolean("ready", sink))
-                .unwrap_or(true);
+            let ready = endpoint.object("conditions", sink).and_then(|conditions| {
+                closed(conditions, sink, |c, s| {
+                    // Of those that end: they are not ready either.
+                    c.known(&["serving", "terminating"]);
+                    c.boolean("ready", s)
+                })
+            });
+            let ready = ready.unwrap_or(true);
             let zone = endpoint.text("zone", sink).map(|z| z.value).unwrap_or_default();
             for address in endpoint.texts("addresses", ADDRESSES_MAX, sink) {
                 match address.value.parse() {
@@ -61,6 +66,8 @@ impl EndpointSlice {
                     ),
                 }
             }
+            endpoint.known(&["hostname", "nodeName", "targetRef", "hints", "deprecatedTopology"]);
+            endpoint.finish(sink);
         }
         let mut ports = Vec::new();
         for mut fields in root.objects("ports", PORTS_MAX, sink) {
@@ -68,6 +75,9 @@ impl EndpointSlice {
             if let Some(port) = fields.port("port", sink) {
                 ports.push(SlicePort { name, port: port.value });
             }
+            // What is spoken there says the Service.
+            fields.known(&["protocol", "appProtocol"]);
+            fields.finish(sink);
         }
         Some(Self { service, addresses, ports })
     }

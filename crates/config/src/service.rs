@@ -38,6 +38,16 @@ impl Service {
             fields.finish(sink);
             ports.push(ServicePort { name, port: port.value, protocol });
         }
+        if let Some(affinity) = spec.text("sessionAffinity", sink).filter(|a| a.value != "None") {
+            let text =
+                "has no effect: a DestinationRule with loadBalancer.consistentHash.useSourceIp does the like";
+            sink.warn(affinity.at, &affinity.path, text);
+        }
+        for unused in ["sessionAffinityConfig", "trafficDistribution"] {
+            if let Some(node) = spec.node(unused) {
+                sink.warn(node.at, &spec.path_of(unused), "is not supported, it has no effect");
+            }
+        }
         let service_type = spec.text("type", sink).map(|t| t.value);
         let external_name = spec.text("externalName", sink).map(|n| n.value);
         let external_name = external_name.filter(|_| service_type.as_deref() == Some("ExternalName"));
@@ -46,8 +56,6 @@ impl Service {
             "clusterIP",
             "clusterIPs",
             "externalIPs",
-            "sessionAffinity",
-            "sessionAffinityConfig",
             "ipFamilies",
             "ipFamilyPolicy",
             "internalTrafficPolicy",
@@ -58,7 +66,6 @@ impl Service {
             "loadBalancerSourceRanges",
             "allocateLoadBalancerNodePorts",
             "healthCheckNodePort",
-            "trafficDistribution",
         ]);
         Some(Self { ports, external_name })
     }

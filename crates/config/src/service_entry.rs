@@ -14,6 +14,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) endpoints: Vec<EntryEndpoint>,
     /// Of the addresses of a name only the first is used at a time.
     pub(crate) is_logical: bool,
+    /// Whom certificates of its endpoints must be for, unless a rule says otherwise; empty: for the host.
+    pub(crate) names: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +66,13 @@ impl ServiceEntry {
             let text = "NONE, which is also the default, is not supported: a gateway's client does not know the address of an endpoint; STATIC, DNS and DNS_ROUND_ROBIN are";
             sink.error(at, &spec.path_of("resolution"), text);
         }
-        spec.known(&["location", "exportTo", "subjectAltNames", "addresses"]);
+        // Neither tells a gateway anything: it is in no mesh, and connects to endpoints only.
+        spec.known(&["location", "addresses"]);
+        if let Some(node) = spec.node("exportTo") {
+            sink.warn(node.at, &spec.path_of("exportTo"), "is not used: the hosts are known to this gateway");
+        }
+        let names: Vec<String> =
+            spec.texts("subjectAltNames", HOSTS_MAX, sink).into_iter().map(|n| n.value).collect();
         let mut ports = Vec::new();
         for mut fields in spec.objects("ports", PORTS_MAX, sink) {
             let number = fields.port("number", sink);
@@ -108,7 +116,7 @@ impl ServiceEntry {
             let text = "there must be exactly one endpoint (or host without endpoints) for DNS_ROUND_ROBIN resolution";
             sink.error(spec.position(), &spec.path_of("endpoints"), text);
         }
-        Some(Self { hosts, ports, endpoints, is_logical })
+        Some(Self { hosts, ports, endpoints, is_logical, names })
     }
 
     fn endpoint(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmgate_artifact::Store as ModuleStore;
 use wasmgate_config::{
@@ -140,13 +140,17 @@ impl Controller {
 
     /// Reads the files and tells the plug-in manager what should be.
     fn reload(&mut self) -> Result<(), FolderError> {
+        let begun = Instant::now();
         let files = self.source.read()?;
+        let read = begun.elapsed();
         if self.files.as_ref() == Some(&files) {
             return Ok(());
         }
         let mut diagnostics = self.store.replace(&files);
+        let parsed = begun.elapsed();
         let (snapshot, more) = compile(&self.store.resources(), &self.identity);
         diagnostics.extend(more);
+        tracing::debug!(target: "config", "{} files read in {read:?}, parsed in {:?}, compiled in {:?}", files.len(), parsed - read, begun.elapsed() - parsed);
         diagnostics.extend(convert::missing_variables(&snapshot, &self.host_env));
         self.report(&diagnostics);
         certs::log_expiry(&self.shared.current().snapshot, &snapshot);
@@ -213,7 +217,9 @@ impl Controller {
                 tracing::error!(target: "wasm", "plugin {}: a fresh VM does not start: {e}", version.definition.name);
             }
         }
+        let begun = Instant::now();
         let errors = self.gateway.publish(generation).await;
+        tracing::debug!(target: "config", "generation {id} published in {:?}", begun.elapsed());
         let failed: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let listening = self.gateway.listening();
         // At the start it is the end of the process when none opens.

@@ -21,6 +21,8 @@ pub(super) struct Found {
     pub(super) protocol: UpstreamProtocol,
     /// Namespace of what was found.
     pub(super) namespace: Arc<str>,
+    /// Whom certificates of endpoints must be for; empty: for the host.
+    pub(super) tls_names: Vec<String>,
 }
 
 /// Resources by what they are looked up by, so that a thousand clusters do not look at a thousand resources each.
@@ -163,6 +165,7 @@ impl Compiler<'_> {
             is_logical: false,
             protocol: service_port.protocol,
             namespace: Arc::clone(&service.id.namespace),
+            tls_names: Vec::new(),
         };
         if let Some(external) = external_name {
             let name = EndpointName { name: external.as_str().into(), port, weight: 1, priority: 0 };
@@ -205,6 +208,7 @@ fn entry_endpoints(resource: &Resource, entry: &ServiceEntry, port: u16) -> Opti
         is_logical: entry.is_logical,
         protocol: entry_port.protocol,
         namespace: Arc::clone(&resource.id.namespace),
+        tls_names: entry.names.clone(),
     };
     for EntryEndpoint { address, ports, weight, locality } in &entry.endpoints {
         let own = ports.iter().find(|(name, _)| *name == entry_port.name).map(|(_, p)| *p);

@@ -26,7 +26,7 @@ impl<'a> Compiler<'a> {
         }
         let tls = match (rule, &settings.tls) {
             (Some((resource, _)), Some(tls)) => {
-                self.origination(resource, tls, host, protocol == UpstreamProtocol::Http2)
+                self.origination(resource, tls, (host, &found.tls_names), protocol == UpstreamProtocol::Http2)
             }
             _ => TlsOrigination::Off,
         };
@@ -93,14 +93,14 @@ impl<'a> Compiler<'a> {
         &mut self,
         resource: &Arc<Resource>,
         settings: &TlsSettings,
-        host: &str,
+        (host, names): (&str, &[String]),
         is_http2: bool,
     ) -> TlsOrigination {
         let mut tls = ClusterTls {
             authorities: None,
             certificate: None,
             server_name: settings.sni.clone().unwrap_or_else(|| host.to_owned()),
-            names: settings.names.clone(),
+            names: if settings.names.is_empty() { names.to_vec() } else { settings.names.clone() },
             skip_verify: settings.skip_verify,
             is_http2,
         };
