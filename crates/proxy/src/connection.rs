@@ -15,13 +15,14 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-use self::requests::handle;
+use self::requests::{handle, log_refused};
 use crate::exchange::Exchange;
 use crate::io::{ConnectionNotes, DownstreamIo, detect};
 use crate::phase::{Phase, PhaseReceiver, drained};
 use crate::proxy_protocol;
+use crate::reason::Reason;
 use crate::stats::{Traffic, WorkerStats};
 use crate::tcp;
 use crate::tls::{Accepted as TlsAccepted, Alpn, Tls};
@@ -43,6 +44,8 @@ pub(crate) struct Downstream {
     /// The client's address as `x-forwarded-for` wants it.
     peer: HeaderValue,
     notes: Arc<ConnectionNotes>,
+    /// Ends an HTTP/2 connection one of whose streams nobody polls.
+    pub(crate) give_up: Option<Rc<Notify>>,
     /// The last exchange of the connection, once it has switched to another protocol.
     tunnel: RefCell<Option<(Box<Exchange>, OnUpgrade)>>,
     /// The last generation that had the connection's listener.
@@ -204,8 +207,9 @@ async fn serve_http(
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         let id = worker.next_connection_id();
         let last = RefCell::new(worker.generation());
-        let downstream =
-            Downstream { worker, id, remote, local, tls, peer, notes, tunnel: RefCell::default(), last };
+        let give_up = is_h2.then(Rc::default);
+        let tunnel = RefCell::default();
+        let downstream = Downstream { worker, id, remote, local, tls, peer, notes, give_up, tunnel, last };
         let downstream = Rc::new(downstream);
         if is_h2 {
             serve_h2(downstream, io, drain).await;
@@ -307,17 +311,36 @@ async fn serve_h2(downstream: Rc<Downstream>, io: DownstreamIo, mut drain: Phase
     let mut connection = pin!(builder.serve_connection(io, service));
     // A client that comes while others are asked to leave has nowhere else to go.
     let last = if *drain.borrow() == Phase::Serve { Phase::Leave } else { Phase::Drain };
+    let given_up = async {
+        match &downstream.give_up {
+            Some(give_up) => give_up.notified().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = async {
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => return result,
+            _ = drain.wait_for(|phase| *phase >= last) => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
     tokio::select! {
-        biased;
-        result = connection.as_mut() => return note(&downstream, result),
-        _ = drain.wait_for(|phase| *phase >= last) => connection.as_mut().graceful_shutdown(),
+        result = ended => note(&downstream, result),
+        // Its streams end with it, each with its line.
+        () = given_up => downstream.notes.is_stalled.store(true, Ordering::Relaxed),
     }
-    note(&downstream, connection.await);
 }
 
 /// A connection that ends badly is the client's affair; it is said at debug.
 fn note(downstream: &Downstream, result: Result<(), hyper::Error>) {
     if let Err(e) = result {
         tracing::debug!(target: "http", "connection {} from {}: {e}", downstream.id, downstream.remote);
+        // The codec has answered what is no request by itself; its line is missing still.
+        if e.is_parse_too_large() {
+            log_refused(downstream, Reason::HeadTooLarge);
+        } else if e.is_parse() && downstream.give_up.is_none() {
+            log_refused(downstream, Reason::Malformed);
+        }
     }
 }

@@ -5,7 +5,6 @@
 //! is back-pressure. When it is dropped before its end, the client has left.
 
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, DATE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SERVER, UPGRADE};
 use http::{HeaderMap, Response, StatusCode, Version};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use wasmgate_config::{RequestKey, Route};
@@ -34,6 +33,7 @@ use crate::worker_generation::WorkerGeneration;
 
 mod attempt;
 mod deadlines;
+mod request_side;
 mod tunnel;
 mod upstream_side;
 
@@ -58,6 +58,8 @@ pub(crate) struct Exchange {
     switches: bool,
     /// The request's framing is wrong: where the next one begins is not known.
     broken_request: bool,
+    /// Of the body, where that has a limit.
+    request_bytes: u64,
     /// The endpoint's response has broken off; flags and details. What came before goes to the client first.
     broken_response: Option<(&'static str, &'static str)>,
     /// Nothing more comes of it, and hyper has had a turn to send what there is.
@@ -116,6 +118,7 @@ impl Exchange {
             attempts: Attempts::default(),
             switches: accepted.switches,
             broken_request: false,
+            request_bytes: 0,
             broken_response: None,
             is_last_turn: false,
             body_started: false,
@@ -320,7 +323,8 @@ impl Exchange {
             Some(key) => self.downstream.worker.idle.wait(key, any, cx.waker()),
             // Locally answered and quickly answered streams never get here twice.
             None if self.stream.is_waiting() => {
-                self.idle = Some(self.downstream.worker.idle.insert(cx.waker()))
+                let give_up = self.downstream.give_up.clone();
+                self.idle = Some(self.downstream.worker.idle.insert(cx.waker(), give_up));
             }
             None => {}
         }
@@ -362,65 +366,6 @@ impl Exchange {
             // The client has the head already, or a filter holds even this answer.
             self.stream.reset("stream_idle_timeout");
         }
-    }
-
-    /// Client → chain.
-    fn pull_request(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.stream.wants_request() {
-            return false;
-        }
-        let Some(body) = &mut self.request_body else { return false };
-        match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Pending => return false,
-            Poll::Ready(Some(Ok(frame))) => {
-                self.body_started = true;
-                match frame.into_data() {
-                    Ok(bytes) => {
-                        let end = body.is_end_stream();
-                        if end {
-                            self.request_over();
-                        }
-                        self.stream.request_data(bytes, end);
-                    }
-                    Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
-                            self.request_over();
-                            self.stream.request_trailers(trailers);
-                        }
-                    }
-                }
-            }
-            Poll::Ready(None) => {
-                self.body_started = true;
-                self.request_over();
-                self.stream.request_data(Bytes::new(), true);
-            }
-            Poll::Ready(Some(Err(error))) => {
-                self.request_body = None;
-                let info = &mut self.stream.data_mut().info;
-                if is_malformed(&error) {
-                    info.response_flags = "DPE";
-                    if self.stream.data().response_sent {
-                        self.stream.reset("http1.codec_error");
-                    } else {
-                        self.broken_request = true;
-                        self.fail(Reason::RequestBody);
-                    }
-                } else {
-                    // The client broke off: there is nobody to answer.
-                    info.response_flags = "DC";
-                    self.stream.reset("downstream_remote_disconnect");
-                }
-            }
-        }
-        true
-    }
-
-    /// The client has sent all of its request.
-    fn request_over(&mut self) {
-        self.request_body = None;
-        let received = self.started.elapsed();
-        self.stream.data_mut().info.request_received = Some(received);
     }
 
     /// The head that goes to the client: the proxy's own headers are added in Envoy's places.
@@ -515,12 +460,6 @@ impl Exchange {
             bytes_sent: 0,
         });
     }
-}
-
-/// Whether a body's framing is wrong, as opposed to a client that has left.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
-    source.is_some_and(|e| matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 impl Drop for Exchange {

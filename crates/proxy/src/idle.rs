@@ -1,8 +1,11 @@
 //! Streams on which nothing moves: one table per worker, looked at once a second, instead of a timer per stream.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 /// How often the table is looked at.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
@@ -16,7 +19,13 @@ struct Entry {
     last: u32,
     expired: bool,
     waker: Waker,
+    /// Ends the connection, if the stream does not end although it has been told to: nobody polls one whose client opens no
+    /// window of HTTP/2.
+    give_up: Option<Rc<Notify>>,
 }
+
+/// Ticks from the end of a stream's time to that of its connection.
+const GRACE_TICKS: u32 = 5;
 
 /// The streams of a worker that wait for something.
 #[derive(Debug, Default)]
@@ -28,8 +37,8 @@ pub(crate) struct IdleTable {
 
 impl IdleTable {
     /// Adds a stream that has to wait for the first time.
-    pub(crate) fn insert(&self, waker: &Waker) -> IdleKey {
-        let entry = Some(Entry { last: self.now.get(), expired: false, waker: waker.clone() });
+    pub(crate) fn insert(&self, waker: &Waker, give_up: Option<Rc<Notify>>) -> IdleKey {
+        let entry = Some(Entry { last: self.now.get(), expired: false, waker: waker.clone(), give_up });
         let mut entries = self.entries.borrow_mut();
         let free = self.free.borrow_mut().pop();
         match free.and_then(|i| entries.get_mut(i).map(|slot| (i, slot))) {
@@ -77,9 +86,16 @@ impl IdleTable {
         }
         let ticks_max = u32::try_from(idle_max.as_secs().max(1)).unwrap_or(u32::MAX);
         for entry in self.entries.borrow_mut().iter_mut().flatten() {
-            if !entry.expired && now.wrapping_sub(entry.last) > ticks_max {
+            let idle = now.wrapping_sub(entry.last);
+            if !entry.expired && idle > ticks_max {
                 entry.expired = true;
                 entry.waker.wake_by_ref();
+            }
+            if entry.expired
+                && idle.saturating_sub(ticks_max) > GRACE_TICKS
+                && let Some(give_up) = entry.give_up.take()
+            {
+                give_up.notify_one();
             }
         }
     }
@@ -93,7 +109,7 @@ mod tests {
     fn a_stream_expires_when_nothing_moves_and_its_place_is_used_again() {
         let table = IdleTable::default();
         let idle = Duration::from_secs(2);
-        let (a, b) = (table.insert(Waker::noop()), table.insert(Waker::noop()));
+        let (a, b) = (table.insert(Waker::noop(), None), table.insert(Waker::noop(), None));
         for _ in 0..3 {
             table.tick(idle);
             table.wait(b, true, Waker::noop());
@@ -101,16 +117,16 @@ mod tests {
         assert!(table.is_expired(a) && !table.is_expired(b));
         table.remove(a);
         table.remove(a);
-        let c = table.insert(Waker::noop());
+        let c = table.insert(Waker::noop(), None);
         assert_eq!(c, a);
         assert!(!table.is_expired(c), "a new stream starts anew");
-        assert_eq!(table.insert(Waker::noop()), IdleKey(2));
+        assert_eq!(table.insert(Waker::noop(), None), IdleKey(2));
     }
 
     #[test]
     fn zero_is_no_limit() {
         let table = IdleTable::default();
-        let key = table.insert(Waker::noop());
+        let key = table.insert(Waker::noop(), None);
         (0..1000).for_each(|_| table.tick(Duration::ZERO));
         assert!(!table.is_expired(key));
     }

@@ -11,6 +11,10 @@ pub(crate) enum Reason {
     LowVersion,
     /// HTTP/1.1 without `host`.
     MissingHost,
+    /// It is no HTTP.
+    Malformed,
+    /// The body is larger than it may be.
+    BodyTooLarge,
     /// The head is larger than it may be.
     HeadTooLarge,
     /// `host` is none.
@@ -63,6 +67,8 @@ impl Reason {
         let (status, flags, details, body) = match self {
             Self::LowVersion => (426, "DPE", "low_version", "Upgrade Required"),
             Self::MissingHost => (400, "", "missing_host_header", ""),
+            Self::Malformed => (400, "DPE", "http1.codec_error", ""),
+            Self::BodyTooLarge => (413, "", "request_payload_too_large", "Payload Too Large"),
             Self::HeadTooLarge => (431, "DPE", "request_headers_too_large", ""),
             Self::InvalidHost => (400, "DPE", "http.invalid_authority", ""),
             Self::InvalidTarget => (400, "DPE", "http.invalid_target", ""),

@@ -1,6 +1,8 @@
 //! From what the client sent to what filters and the upstream see.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+mod authority;
+
+use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use wasmgate_stream::RequestHead;
 
+use self::authority::{authority, is_authority};
 use crate::reason::Reason;
 use crate::tls::Tls;
 
@@ -47,6 +50,8 @@ pub(crate) struct Edge<'e> {
     pub(crate) accepts_http10: bool,
     /// Size of a head, bytes.
     pub(crate) head_bytes_max: usize,
+    /// Size of a body, bytes.
+    pub(crate) body_bytes_max: Option<u64>,
 }
 
 /// The protocol that can be switched to.
@@ -128,6 +133,9 @@ pub(crate) fn accept(
         return Err(Reason::TransferCoding);
     }
     let has_body = !body.is_end_stream();
+    if edge.body_bytes_max.is_some_and(|max| body.size_hint().exact().is_some_and(|length| length > max)) {
+        return Err(Reason::BodyTooLarge);
+    }
     remove_hop_by_hop(&mut headers);
     if switches {
         // Of no others, and no protocol beside it.
@@ -163,44 +171,6 @@ fn is_target(uri: &Uri) -> bool {
     }
 }
 
-/// Whether a host is one: a name or an address, and maybe a port (RFC 3986 §3.2).
-fn is_authority(host: &[u8]) -> bool {
-    if host.contains(&b'[') || host.contains(&b']') {
-        let end = host.iter().position(|b| *b == b']');
-        let (ip, port) = host.split_at(end.map_or(0, |end| end + 1));
-        let ip = ip.strip_prefix(b"[").and_then(|ip| ip.strip_suffix(b"]"));
-        let ip = ip.and_then(|ip| std::str::from_utf8(ip).ok());
-        return ip.is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok())
-            && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port));
-    }
-    let mut parts = host.splitn(2, |b| *b == b':');
-    parts.next().is_some_and(is_name) && parts.next().is_none_or(is_port)
-}
-
-/// A registered name. No comma: a list of two hosts is two hosts.
-fn is_name(name: &[u8]) -> bool {
-    let is_plain = |b: &u8| {
-        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') || b"!$&'()*+;=".contains(b)
-    };
-    let mut rest = name;
-    while let Some((first, tail)) = rest.split_first() {
-        rest = match first {
-            b'%' if tail.get(..2).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit)) => {
-                tail.get(2..).unwrap_or_default()
-            }
-            b if is_plain(b) => tail,
-            _ => return false,
-        };
-    }
-    true
-}
-
-fn is_port(port: &[u8]) -> bool {
-    // An empty one is the default one.
-    let text = std::str::from_utf8(port).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
-    text.is_some_and(|t| t.is_empty() || t.parse::<u16>().is_ok())
-}
-
 /// Bytes of a head as they came, nearly.
 fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
     let target = uri.path_and_query().map_or(0, |p| p.as_str().len());
@@ -222,19 +192,6 @@ fn is_plainly_chunked(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     codings.next().is_none_or(|v| v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
         && codings.next().is_none()
-}
-
-/// The target's authority wins over `host` (RFC 9112 §3.2.2).
-fn authority(uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
-    if let Some(authority) = uri.authority() {
-        // Without user information, which is for nobody behind us.
-        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-        return HeaderValue::from_str(host).ok();
-    }
-    let mut hosts = headers.get_all(HOST).iter();
-    let first = hosts.next().filter(|v| !v.is_empty())?;
-    // Two hosts are two readings.
-    hosts.next().is_none().then(|| first.clone())
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -486,6 +443,7 @@ mod tests {
             trusted_hops,
             accepts_http10: false,
             head_bytes_max: 1 << 16,
+            body_bytes_max: None,
         };
         let mut trusting = headers.clone();
         assert_eq!(add_forwarding(&mut headers, &edge(0)), None);

@@ -33,6 +33,8 @@ pub struct Settings {
     pub request_head_bytes_max: usize,
     /// Headers of a request. Over it: 431.
     pub request_headers_max: usize,
+    /// Size of a request body, bytes; `None`: no bound. Over it: 413, or a reset once the response has begun.
+    pub request_body_bytes_max: Option<u64>,
     /// Size of a response head, bytes. Over it: 502.
     pub response_head_bytes_max: usize,
     /// Size of the answer to a plug-in's call-out, bytes. Over it the plug-in gets none.
@@ -90,6 +92,7 @@ impl Default for Settings {
             connections_max: u64::MAX,
             request_head_bytes_max: 60 << 10,
             request_headers_max: 100,
+            request_body_bytes_max: None,
             response_head_bytes_max: 60 << 10,
             call_response_bytes_max: 32 << 20,
             request_head_time_max: Duration::from_secs(60),

@@ -183,6 +183,10 @@ pub(crate) struct ProcessArguments {
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub(crate) max_memory: Option<u64>,
 
+    /// Size of a request body, MiB; over it 413. Default: no bound, as in Envoy.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub(crate) max_request_body: Option<u64>,
+
     /// How long a client may take to establish TLS.
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) tls_handshake_timeout: Duration,

@@ -115,6 +115,7 @@ fn run_arguments(arguments: &DemoArguments, manifests: &Path, cache: &Path) -> R
             trusted_hops: 0,
             accept_http_10: false,
             max_memory: None,
+            max_request_body: None,
             dns_server: Vec::new(),
             max_connections: None,
             tls_handshake_timeout: Duration::from_secs(10),

@@ -1,6 +1,10 @@
 //! Who the client is, what it may speak, and what happens when there is too much of it.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at the first thing that is wrong")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first thing that is wrong"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -129,4 +133,34 @@ fn a_process_that_takes_too_much_memory_answers_and_lives() {
     let roomy = gateway(&upstream, &["--max-memory=100000"]);
     let mut client = RawClient::connect(roomy.address()).unwrap();
     assert_eq!(client.request(&request("GET", "/", &[], "")).unwrap().header("connection"), None);
+}
+
+#[test]
+fn a_body_has_a_limit_where_one_is_set() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, &["--max-request-body=1"]);
+    let large = vec![b'x'; (1 << 20) + 1];
+    let head =
+        |framing: &str| format!("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{framing}\r\n\r\n");
+    let fits = [head("content-length: 1048576").as_bytes(), &large[1..]].concat();
+    assert!(talk(&gateway, &[&fits]).starts_with("HTTP/1.1 200 "));
+    let sized = [head("content-length: 1048577").as_bytes(), &large].concat();
+    let chunked =
+        [head("transfer-encoding: chunked").as_bytes(), b"100001\r\n", &large, b"\r\n0\r\n\r\n"].concat();
+    for too_large in [sized, chunked] {
+        let answer = talk(&gateway, &[&too_large]);
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("Payload Too Large"), "{answer}");
+        wait_for_line(&gateway, "\"response_code\":\"413\"");
+    }
+}
+
+#[test]
+fn what_is_no_request_has_a_line_too() {
+    let upstream = Upstream::ok("fine").unwrap();
+    let gateway = gateway(&upstream, &[]);
+    assert!(talk(&gateway, &[b"NONSENSE\r\n\r\n"]).starts_with("HTTP/1.1 400 "));
+    wait_for_line(&gateway, "\"response_code\":\"400\",\"response_flags\":\"DPE\"");
+    let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(100_000));
+    assert!(talk(&gateway, &[long.as_bytes()]).starts_with("HTTP/1.1 431 "));
+    wait_for_line(&gateway, "\"response_code\":\"431\"");
 }

@@ -15,6 +15,7 @@ use wasmgate_testkit::gateway::{GatewayBuilder, PATIENCE};
 use wasmgate_testkit::grpc::GrpcServer;
 use wasmgate_testkit::http2::{Http2Client, Http2Endpoint};
 use wasmgate_testkit::peers::process::wait_until;
+use wasmgate_testkit::upstream::{Behaviour, Upstream};
 use wasmgate_testkit::{manifests, plugins};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wasmgate");
@@ -214,4 +215,36 @@ fn clients_that_do_not_read_keep_no_others_waiting() {
         assert_eq!(gateway.get("/", &[]).unwrap().status, 200);
     }
     assert_eq!(endpoint.connections(), 1);
+}
+
+#[test]
+fn a_client_that_opens_no_window_is_given_up() {
+    let large = format!("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n{}", "x".repeat(1_000_000));
+    let upstream = Upstream::start(Behaviour::Answer(large.into_bytes())).unwrap();
+    let gateway = GatewayBuilder::new(PROGRAM)
+        .workers(1)
+        .backend(upstream.address())
+        .argument("--stream-idle-timeout=1")
+        .run()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+        let (client, connection) = h2::client::Builder::new()
+            .initial_window_size(10)
+            .handshake::<_, bytes::Bytes>(stream)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        let get = http::Request::get("http://test.example/").body(()).unwrap();
+        let (answer, _) = client.ready().await.unwrap().send_request(get, true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        // The body is kept and not read: no window is opened.
+        let ended = tokio::time::timeout(PATIENCE, connection).await;
+        assert!(ended.is_ok(), "the connection goes on");
+        drop(answer);
+    });
+    let line = wait_until(Instant::now() + PATIENCE, || gateway.access_log().pop());
+    assert!(line.as_ref().is_some_and(|l| l.contains("\"response_flags\":\"SI\"")), "{line:?}");
 }

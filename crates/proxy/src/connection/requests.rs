@@ -35,6 +35,7 @@ pub(super) async fn handle(
         tls: downstream.tls.as_ref(),
         trusted_hops: downstream.worker.settings.trusted_hops,
         accepts_http10: downstream.worker.settings.accepts_http10,
+        body_bytes_max: downstream.worker.settings.request_body_bytes_max,
         head_bytes_max: downstream.worker.settings.request_head_bytes_max,
     };
     match request::accept(request, &edge, upgrade.is_some()) {
@@ -94,11 +95,28 @@ fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Respons
     if let Some(phrase) = reason::phrase(status) {
         response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(phrase));
     }
+    count_refused(downstream, (&details, flags, status), (start, started), sent);
+    response
+}
+
+/// A request that the codec has refused by itself.
+pub(super) fn log_refused(downstream: &Downstream, reason: Reason) {
+    let LocalReply { status, flags, details, .. } = reason.reply();
+    count_refused(downstream, (&details, flags, status), (std::time::SystemTime::now(), Instant::now()), 0);
+}
+
+fn count_refused(
+    downstream: &Downstream,
+    (details, flags, status): (&str, &str, StatusCode),
+    (start, started): (std::time::SystemTime, Instant),
+    bytes_sent: u64,
+) {
+    let worker = &downstream.worker;
     worker.stats.requests.increment();
     worker.stats.count_response(status.as_u16());
     let (generation, listener) = downstream.generation();
     generation.count(listener, None, status.as_u16());
-    worker.gateway_stats.count_reply(&details);
+    worker.gateway_stats.count_reply(details);
     worker.log(&Entry {
         data: None,
         downstream_local: downstream.local,
@@ -107,8 +125,7 @@ fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Respons
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         status: status.as_u16(),
         flags,
-        details: &details,
-        bytes_sent: sent,
+        details,
+        bytes_sent,
     });
-    response
 }
