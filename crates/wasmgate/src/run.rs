@@ -147,6 +147,10 @@ async fn serve(
 ) -> Result<ExitCode, CommandError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::io("cannot catch SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::io("cannot catch SIGINT"))?;
+    // What start-up has freed goes back to the system, although nobody may allocate again for long.
+    if let Err(e) = tikv_jemalloc_ctl::background_thread::write(true) {
+        tracing::debug!(target: "main", "the allocator has no thread of its own: {e}");
+    }
     let workers = worker_count(process);
     let settings = settings(config, process)?;
     let access_log = settings.access_log.clone();

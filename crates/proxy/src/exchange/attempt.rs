@@ -95,7 +95,10 @@ impl Exchange {
     /// Sends the request to an endpoint that has not been tried.
     pub(super) fn attempt(&mut self, is_retry: bool) {
         let Some(cluster) = self.cluster.clone() else { return self.fail(Reason::BackendInvalid) };
-        let chosen = self.stream.data().upstream_override.and_then(|address| cluster.host(address));
+        self.attempts.wants_fresh = false;
+        let chosen = self.stream.data().upstream_override;
+        let chosen = chosen.filter(|address| !self.attempts.tried.contains(address));
+        let chosen = chosen.and_then(|address| cluster.host(address));
         let host = chosen.or_else(|| {
             let key = match &cluster.config.policy.balance {
                 LoadBalancer::Hash(rule, _) => {
@@ -321,6 +324,7 @@ impl Exchange {
         self.attempts.retries += 1;
         let factor = 1_u32.checked_shl(self.attempts.retries - 1).unwrap_or(u32::MAX).min(BACKOFF_FACTOR_MAX);
         let pause = backoff.saturating_mul(factor).mul_f64(fastrand::f64());
+        self.deadlines.end_attempt();
         self.upstream = Upstream::Pausing(Box::pin(tokio::time::sleep(pause)));
         true
     }

@@ -38,6 +38,13 @@ impl Deadlines {
         self.next = Some(Box::pin(tokio::time::sleep_until(at)));
     }
 
+    /// The attempt is over; the request's own limit goes on.
+    pub(super) fn end_attempt(&mut self) {
+        if self.attempt.is_some() {
+            self.next = self.request.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        }
+    }
+
     /// Whether the moment has come; it does once.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Expired> {
         let next = self.next.as_mut()?;
@@ -49,8 +56,7 @@ impl Deadlines {
         if is_request {
             return Some(Expired::Request);
         }
-        // The request's own limit goes on.
-        self.next = self.request.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        self.end_attempt();
         Some(Expired::Attempt)
     }
 
