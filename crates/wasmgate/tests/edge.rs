@@ -164,3 +164,42 @@ fn what_is_no_request_has_a_line_too() {
     assert!(talk(&gateway, &[long.as_bytes()]).starts_with("HTTP/1.1 431 "));
     wait_for_line(&gateway, "\"response_code\":\"431\"");
 }
+
+#[test]
+fn an_upload_that_is_larger_than_every_buffer_arrives() {
+    const BYTES: usize = 96 << 20;
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let received = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut total, mut bytes) = (0, vec![0; 1 << 20]);
+        let mut pauses = 0;
+        while total < BYTES {
+            // Slower than the client, now and then.
+            if total > pauses * (16 << 20) {
+                pauses += 1;
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            match stream.read(&mut bytes) {
+                Ok(0) | Err(_) => return total,
+                Ok(read) => total += read,
+            }
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine");
+        total
+    });
+    let gateway = GatewayBuilder::new(PROGRAM).workers(1).backend(address).run().unwrap();
+    let mut client = TcpStream::connect(gateway.address()).unwrap();
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(client, "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {BYTES}\r\n\r\n")
+        .unwrap();
+    let piece = vec![b'x'; 1 << 20];
+    for _ in 0..BYTES >> 20 {
+        client.write_all(&piece).unwrap();
+    }
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("fine"), "{answer}");
+    assert!(received.join().unwrap() >= BYTES);
+}

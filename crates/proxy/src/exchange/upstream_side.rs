@@ -114,8 +114,10 @@ impl Exchange {
             }
             moved |= queued;
             let Upstream::Active(connection) = &mut self.upstream else { return true };
+            // What did not fit before may wait behind a queue that is written now: nobody else would come back for it.
+            let waited = connection.queued() > 0;
             match connection.poll_flush(cx) {
-                Poll::Ready(Ok(())) if queued => {}
+                Poll::Ready(Ok(())) if queued || waited => {}
                 // After an error the answer may be there all the same: reading tells.
                 Poll::Ready(_) | Poll::Pending => return moved,
             }
