@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::case::{Case, Plugin, Proxy};
+use crate::part::Part;
 
 /// Runs nginx, HAProxy, Envoy and Wasmgate in turn and prints what a request costs each.
 ///
@@ -42,9 +43,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) patience: u32,
 
-    /// Measure only rows whose name, like allowed/http1/log-off/envoy/go, contains this; repeat for more
-    #[arg(long, value_name = "SUBSTRING")]
+    /// Measure only rows and parts whose name contains one of these. A row's name is like
+    /// allowed/http1/log-off/envoy/go; the parts are those of --skip
+    #[arg(long, value_name = "SUBSTRING,…", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
+
+    /// Leave parts out
+    #[arg(long, value_name = "PART,…", value_delimiter = ',')]
+    pub(crate) skip: Vec<Part>,
 
     /// Leave nginx out (it still serves as the backend)
     #[arg(long)]
@@ -62,7 +68,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) skip_wasmgate: bool,
 
-    /// Leave the times to the first answer and of a swap out
+    /// Leave the times to the first answer and of a swap, and the gigabyte through a plug-in out
     #[arg(long)]
     pub(crate) skip_startup: bool,
 
@@ -95,12 +101,20 @@ impl Arguments {
         }
     }
 
+    /// Whether the part is to be measured.
+    pub(crate) fn runs(&self, part: Part) -> bool {
+        let is_left_out = self.skip.contains(&part)
+            || (self.skip_startup && matches!(part, Part::Startup | Part::Streaming));
+        !is_left_out && self.is_named(&part.to_string())
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
+    }
+
     /// Whether the row is to be measured.
     pub(crate) fn selects(&self, case: &Case) -> bool {
-        let name = case.to_string();
-        self.uses(case.proxy)
-            && self.has(case.plugin)
-            && (self.only.is_empty() || self.only.iter().any(|part| name.contains(part)))
+        self.uses(case.proxy) && self.has(case.plugin) && self.is_named(&case.to_string())
     }
 }
 
@@ -124,5 +138,19 @@ mod tests {
             ]
         );
         assert!(names(&[]).iter().all(|name| !name.ends_with("/go") && !name.ends_with("/rust")));
+    }
+
+    #[test]
+    fn parts_are_selected_like_rows_and_left_out_by_name() {
+        let parts = |command_line: &[&str]| -> Vec<Part> {
+            let arguments = Arguments::try_parse_from(["wasmgate-bench"].iter().chain(command_line)).unwrap();
+            let all = <Part as clap::ValueEnum>::value_variants();
+            all.iter().copied().filter(|part| arguments.runs(*part)).collect()
+        };
+        assert_eq!(parts(&["--only", "tls,idle"]), [Part::Tls, Part::Idle]);
+        assert!(names(&["--only", "tls,idle"]).is_empty());
+        assert!(parts(&["--only", "denied/http1"]).is_empty());
+        assert!(!parts(&["--skip", "tls,idle"]).contains(&Part::Idle));
+        assert!(!parts(&["--skip-startup"]).contains(&Part::Streaming));
     }
 }

@@ -13,14 +13,15 @@ use wasmgate_testkit::peers::haproxy::{Haproxy, HaproxyOptions};
 use wasmgate_testkit::peers::nginx::{Nginx, NginxBackend, NginxProxy};
 use wasmgate_testkit::peers::ports::{PortLease, free_port};
 use wasmgate_testkit::peers::probe;
-use wasmgate_testkit::peers::process::{cpu_time, require_program, rss_mib};
+use wasmgate_testkit::peers::process::{require_program, rss_mib};
 
 use crate::arguments::Arguments;
 use crate::case::{Case, Plugin, Proxy, Scenario};
-use crate::disturbance::{self, DISTURBED_FROM, Watch};
+use crate::disturbance;
 use crate::load::Generators;
 use crate::machine::Cores;
 use crate::proxy::{Running, Wasmgate, WasmgateOptions};
+use crate::reading::{Window, quietest};
 use crate::report::Sample;
 
 /// What the plug-in answers, and what the peers' own checks are made to answer.
@@ -120,34 +121,29 @@ impl Bench {
         self.generators.run(case, address, WARM_UP_SECONDS)?;
         // Taken after the warm-up: workers and helpers that start late are there now.
         let pids = proxy.pids();
-        let mut best = self.window(case, address, &pids)?;
-        while best.share_of_others >= DISTURBED_FROM && Instant::now() < deadline {
-            disturbance::wait_for_quiet(deadline)?;
-            let again = self.window(case, address, &pids)?;
-            if again.share_of_others < best.share_of_others {
-                best = again;
-            }
-        }
-        Ok(Sample { rss_idle_mib, ..best })
-    }
-
-    /// One window of load on a proxy that is warm; the idle memory is the caller's to fill in.
-    fn window(&self, case: Case, address: SocketAddr, pids: &[u32]) -> io::Result<Sample> {
-        let mut all = pids.to_vec();
-        all.extend(self.backend.child().pids());
-        let watch = Watch::begin(all)?;
-        let before = cpu_time(pids)?;
-        let figures = self.generators.run(case, address, self.seconds)?;
-        let used = cpu_time(pids)?.saturating_sub(before);
+        let load = || self.generators.run(case, address, self.seconds);
+        let window = quietest(deadline, &pids, &self.backend.child().pids(), load)?;
+        let figures = window.result;
         Ok(Sample {
-            cpu_us_per_request: used.as_secs_f64() * 1e6 / f64::from(figures.requests),
+            cpu_us_per_request: window.cpu.as_secs_f64() * 1e6 / f64::from(figures.requests),
             rps: figures.rps,
             p50_us: figures.p50_us,
             p99_us: figures.p99_us,
-            rss_mib: rss_mib(pids)?,
-            rss_idle_mib: 0.0,
-            share_of_others: watch.share_of_others()?,
+            rss_mib: rss_mib(&pids)?,
+            rss_idle_mib,
+            share_of_others: window.share_of_others,
         })
+    }
+
+    /// Does something to a proxy while nobody else works, as far as the patience goes.
+    pub(crate) fn watch<T>(
+        &self,
+        proxy: &Running,
+        work: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<Window<T>> {
+        let deadline = Instant::now() + self.patience;
+        disturbance::wait_for_quiet(deadline)?;
+        quietest(deadline, &proxy.pids(), &self.backend.child().pids(), work)
     }
 
     fn start(&self, case: Case) -> io::Result<Running> {
@@ -161,7 +157,8 @@ impl Bench {
         let (port, h2_port) = (self.port.port(), Some(self.h2_port.port()));
         Ok(match case.proxy {
             Proxy::Nginx => {
-                let options = NginxProxy { port, h2_port, upstream, deny_body, access_log, core };
+                let plain = NginxProxy::new(port, upstream);
+                let options = NginxProxy { h2_port, deny_body, access_log, core, ..plain };
                 Running::Nginx(Nginx::proxy(&options)?)
             }
             Proxy::Haproxy => {
@@ -216,16 +213,12 @@ impl Bench {
 
     /// A Wasmgate with one worker on the benchmark's port.
     pub(crate) fn wasmgate_options(&self, plugin: Plugin, cache_dir: PathBuf) -> io::Result<WasmgateOptions> {
-        Ok(WasmgateOptions {
-            binary: self.wasmgate_binary.clone(),
-            port: self.port.port(),
-            admin_port: free_port()?,
-            backend_port: self.backend.listener().port(),
-            plugin: self.module(plugin).map(Path::to_path_buf),
-            cache_dir,
-            access_log: None,
-            core: None,
-        })
+        let (port, backend_port) = (self.port.port(), self.backend.listener().port());
+        let binary = self.wasmgate_binary.clone();
+        let mut options = WasmgateOptions::new(binary, port, free_port()?, backend_port);
+        options.plugin = self.module(plugin).map(Path::to_path_buf);
+        options.cache_dir = cache_dir;
+        Ok(options)
     }
 
     /// The plug-in's file.
@@ -235,6 +228,36 @@ impl Bench {
             Plugin::Go => self.go_plugin.as_deref(),
             Plugin::Rust => self.rust_plugin.as_deref(),
         }
+    }
+
+    /// The proxies that are measured, of these.
+    pub(crate) fn those_of(&self, proxies: &[Proxy]) -> Vec<Proxy> {
+        proxies.iter().copied().filter(|proxy| self.uses(*proxy)).collect()
+    }
+
+    /// The cores.
+    pub(crate) fn cores(&self) -> Cores {
+        self.cores
+    }
+
+    /// The port of every proxy on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.port()
+    }
+
+    /// Where every proxy listens for HTTP/1.1.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    /// The backend of the rows.
+    pub(crate) fn backend(&self) -> &Nginx {
+        &self.backend
+    }
+
+    /// The load generators.
+    pub(crate) fn generators(&self) -> &Generators {
+        &self.generators
     }
 
     /// A directory for files of this run.

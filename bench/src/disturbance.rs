@@ -38,9 +38,7 @@ impl Watch {
     pub(crate) fn share_of_others(&self) -> io::Result<f64> {
         let busy = busy_time()?.saturating_sub(self.busy);
         let ours = own_time(&self.pids)?.saturating_sub(self.ours);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let available =
-            self.start.elapsed().as_secs_f64() * f64::from(u32::try_from(cores).unwrap_or(u32::MAX));
+        let available = self.start.elapsed().as_secs_f64() * f64::from(cores()?);
         Ok(busy.saturating_sub(ours).as_secs_f64() / available.max(f64::MIN_POSITIVE))
     }
 }
@@ -70,6 +68,13 @@ fn busy_time() -> io::Result<Duration> {
     Ok(processes + ticks(fields.skip(2).take(2)))
 }
 
+/// The cores that [`busy_time`] is of; `available_parallelism` would count those that this thread may use.
+fn cores() -> io::Result<u32> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let cores = stat.lines().skip(1).take_while(|line| line.starts_with("cpu")).count();
+    Ok(u32::try_from(cores).unwrap_or(u32::MAX).max(1))
+}
+
 /// What the benchmark itself, its ended children and `pids` have used.
 fn own_time(pids: &[u32]) -> io::Result<Duration> {
     let stat = fs::read_to_string("/proc/self/stat")?;
@@ -93,5 +98,6 @@ mod tests {
         while Instant::now() < end {}
         assert!(own_time(&[]).unwrap().saturating_sub(before) >= Duration::from_millis(50));
         assert!(busy_time().unwrap() >= own_time(&[]).unwrap());
+        assert!(cores().unwrap() >= 1);
     }
 }

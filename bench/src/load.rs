@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use wasmgate_testkit::peers::process::{ChildGuard, command_on_core, require_program};
 
-use crate::case::{Case, Protocol, Scenario};
+use crate::case::{Case, Plugin, Protocol, Proxy, Scenario};
 use crate::interrupt;
 
 /// Connections of an HTTP/1.1 run.
@@ -30,6 +30,20 @@ done = function(summary, latency, requests)
     summary.errors.timeout, summary.errors.status, latency:percentile(50), latency:percentile(99)))
 end
 "#;
+
+/// Makes wrk ask for the hosts of a list in turn, each with a path of its own prefix.
+const HOSTS_SCRIPT: &str = r"
+local requests, count = {}, 0
+init = function(args)
+  for at, host in ipairs(hosts) do
+    requests[at] = wrk.format('GET', '/r0/status', {['Host'] = host})
+  end
+end
+request = function()
+  count = count % #requests + 1
+  return requests[count]
+end
+";
 
 /// What a generator saw in one window.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,8 +88,32 @@ impl Generators {
         }
     }
 
+    /// Sends requests over HTTP/1.1 that ask for these hosts in turn.
+    pub(crate) fn run_hosts(
+        &self,
+        address: SocketAddr,
+        seconds: u32,
+        hosts: &[String],
+    ) -> io::Result<Figures> {
+        let list: Vec<String> = hosts.iter().map(|host| format!("'{host}'")).collect();
+        let script = self.dir.path().join("hosts.lua");
+        std::fs::write(&script, format!("hosts = {{{}}}\n{HOSTS_SCRIPT}{WRK_SCRIPT}", list.join(",")))?;
+        let (scenario, protocol, proxy) = (Scenario::Allowed, Protocol::Http1, Proxy::Wasmgate);
+        let case = Case { scenario, protocol, access_log: false, proxy, plugin: Plugin::None };
+        self.run_script(&script, case, address, seconds)
+    }
+
     fn run_wrk(&self, case: Case, address: SocketAddr, seconds: u32) -> io::Result<Figures> {
-        let script = self.dir.path().join("figures.lua");
+        self.run_script(&self.dir.path().join("figures.lua"), case, address, seconds)
+    }
+
+    fn run_script(
+        &self,
+        script: &Path,
+        case: Case,
+        address: SocketAddr,
+        seconds: u32,
+    ) -> io::Result<Figures> {
         let mut arguments = vec![
             "-t1".to_owned(),
             format!("-c{HTTP1_CONNECTIONS}"),
@@ -190,7 +228,7 @@ fn h2load_figures(log: &str, case: Case, seconds: u32) -> io::Result<Figures> {
 }
 
 /// The smallest value that at least `percent` of the sorted values do not exceed.
-fn percentile(sorted: &[u32], percent: usize) -> Option<u32> {
+pub(crate) fn percentile(sorted: &[u32], percent: usize) -> Option<u32> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
 }

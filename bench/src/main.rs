@@ -5,24 +5,38 @@
 //! is needed for, whichever of the two cores is the busier one. Requests per second and latencies are those of this
 //! set-up, with the generator's core often the limit.
 //!
-//! Start reading at [`bench::Bench::measure`], which is one row; [`case::Case::all`] is the list of rows.
+//! Start reading at [`bench::Bench::measure`], which is one row; [`case::Case::all`] is the list of rows. What is no
+//! row is a [`part::Part`], and [`bars::judge`] says what all of it is held against.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this program is for")]
 
 mod arguments;
+mod bars;
 mod bench;
+mod bodies;
 mod calls;
 mod case;
 mod disturbance;
+mod handshakes;
+mod idle;
 mod interrupt;
+mod latency;
 mod load;
 mod machine;
 mod manifests;
+mod many_routes;
+mod messages;
+mod part;
+mod pinned;
 mod proxy;
+mod reading;
 mod report;
+mod stage;
 mod startup;
 mod streaming;
 mod table;
+mod transfer;
+mod workers;
 
 use std::io;
 use std::process::ExitCode;
@@ -33,6 +47,8 @@ use crate::arguments::Arguments;
 use crate::bench::Bench;
 use crate::case::Case;
 use crate::machine::Machine;
+use crate::part::Part;
+use crate::reading::Reading;
 use crate::report::{Report, Row};
 
 fn main() -> ExitCode {
@@ -68,14 +84,16 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
             }
         }
     }
-    let startup = if arguments.skip_startup { Vec::new() } else { startup::measure(&bench, arguments) };
+    let startup =
+        if arguments.runs(Part::Startup) { startup::measure(&bench, arguments) } else { Vec::new() };
     interrupt::check()?;
     let (go, rust) = (arguments.go_plugin.as_deref(), arguments.rust_plugin.as_deref());
-    let calls = arguments.calls_plugin.as_deref().map(|path| calls::measure(path, go, rust)).transpose()?;
-    let streams = !arguments.skip_wasmgate && !arguments.skip_startup;
-    let streamed = arguments.calls_plugin.as_deref().filter(|_| streams);
+    let calls_plugin = |part| arguments.calls_plugin.as_deref().filter(|_| arguments.runs(part));
+    let calls = calls_plugin(Part::Calls).map(|path| calls::measure(path, go, rust)).transpose()?;
+    let streamed = calls_plugin(Part::Streaming).filter(|_| !arguments.skip_wasmgate);
     let streaming = streamed.map(|path| streaming::measure(&bench, path)).transpose()?;
-    let report = Report::new(machine, rows, startup, calls.unwrap_or_default(), streaming);
+    let readings = readings(&bench, arguments)?;
+    let report = Report::new(machine, rows, startup, calls.unwrap_or_default(), streaming, readings);
     let markdown = table::markdown(&report);
     println!("{markdown}");
     std::fs::create_dir_all(&arguments.out)?;
@@ -83,3 +101,34 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     std::fs::write(arguments.out.join("report.json"), serde_json::to_string_pretty(&report)?)?;
     Ok(report.is_good())
 }
+
+/// What the parts say that are measured proxy by proxy.
+fn readings(bench: &Bench, arguments: &Arguments) -> io::Result<Vec<Reading>> {
+    let mut readings = Vec::new();
+    for (part, measure) in PARTS {
+        if arguments.runs(part) {
+            // Two workers need both cores, and whatever this thread starts would inherit its one.
+            readings.extend(match part {
+                Part::Workers => measure(bench),
+                _ => pinned::on_core(bench.cores().load, || Ok(measure(bench)))?,
+            });
+            interrupt::check()?;
+        }
+    }
+    Ok(readings)
+}
+
+/// A part that is measured proxy by proxy.
+type Measure = fn(&Bench) -> Vec<Reading>;
+
+/// Those parts, in their order.
+const PARTS: [(Part, Measure); 8] = [
+    (Part::Tls, handshakes::measure),
+    (Part::Bodies, bodies::measure),
+    (Part::Idle, idle::measure),
+    (Part::Routes, many_routes::measure),
+    (Part::Workers, workers::measure),
+    (Part::Grpc, messages::grpc),
+    (Part::Websocket, messages::websocket),
+    (Part::Latency, latency::measure),
+];

@@ -3,9 +3,20 @@
 use std::io;
 use std::path::Path;
 
+use crate::proxy::WasmgateOptions;
+
+/// The name of the Secret with the gateway's certificate.
+pub(crate) const SECRET: &str = "bench";
+
 /// The manifests of a gateway on `127.0.0.1:port` whose only route leads to `127.0.0.1:backend_port`, with the
 /// plug-in when there is one.
-pub(crate) fn gateway(port: u16, backend_port: u16, plugin: Option<&Path>) -> io::Result<String> {
+pub(crate) fn gateway(options: &WasmgateOptions) -> io::Result<String> {
+    let WasmgateOptions { port, backend_port, .. } = options;
+    let listener = match options.secret {
+        Some(_) => format!("HTTPS\n    tls:\n      certificateRefs:\n      - name: {SECRET}"),
+        None => "HTTP".to_owned(),
+    };
+    let protocol = if options.is_upstream_http2 { "GRPC" } else { "HTTP" };
     let mut text = format!(
         "apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -20,7 +31,7 @@ spec:
   listeners:
   - name: http
     port: {port}
-    protocol: HTTP
+    protocol: {listener}
     allowedRoutes:
       namespaces:
         from: All
@@ -57,7 +68,7 @@ spec:
   ports:
   - number: 8000
     name: http
-    protocol: HTTP
+    protocol: {protocol}
     targetPort: {backend_port}
   resolution: STATIC
   location: MESH_INTERNAL
@@ -65,7 +76,11 @@ spec:
   - address: 127.0.0.1
 "
     );
-    if let Some(module) = plugin {
+    if let Some(secret) = &options.secret {
+        text.push_str("---\n");
+        text.push_str(secret);
+    }
+    if let Some(module) = &options.plugin {
         text.push_str(&wasm_plugin(module)?);
     }
     Ok(text)
@@ -96,10 +111,23 @@ mod tests {
 
     #[test]
     fn the_plug_in_is_one_more_document_with_an_absolute_url() {
-        let without = gateway(1, 2, None).unwrap();
-        let with = gateway(1, 2, Some(Path::new("/proc/version"))).unwrap();
+        let mut options = WasmgateOptions::new("wasmgate".into(), 1, 2, 3);
+        let without = gateway(&options).unwrap();
+        options.plugin = Some("/proc/version".into());
+        let with = gateway(&options).unwrap();
         assert_eq!(without.matches("---\n").count(), 2);
         assert!(with.starts_with(&without));
         assert!(with.contains("  url: file:///proc/version\n"));
+    }
+
+    #[test]
+    fn tls_and_http2_change_the_listener_and_the_port_of_the_backend() {
+        let mut options = WasmgateOptions::new("wasmgate".into(), 1, 2, 3);
+        assert_eq!(gateway(&options).unwrap().matches("protocol: HTTP\n").count(), 2);
+        options.secret = Some("kind: Secret\n".to_owned());
+        options.is_upstream_http2 = true;
+        let text = gateway(&options).unwrap();
+        assert!(text.contains("protocol: HTTPS\n    tls:\n      certificateRefs:\n      - name: bench\n"));
+        assert!(text.contains("protocol: GRPC\n") && text.ends_with("---\nkind: Secret\n"));
     }
 }

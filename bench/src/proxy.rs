@@ -31,6 +31,36 @@ pub(crate) struct WasmgateOptions {
     /// The file of the access log, or none.
     pub(crate) access_log: Option<PathBuf>,
     pub(crate) core: Option<u32>,
+    pub(crate) workers: u16,
+    /// The Secret of a certificate: the listener speaks TLS.
+    pub(crate) secret: Option<String>,
+    /// The backend speaks HTTP/2 with prior knowledge.
+    pub(crate) is_upstream_http2: bool,
+    /// Further files of manifests.
+    pub(crate) files: Vec<(String, String)>,
+    /// Further arguments.
+    pub(crate) arguments: Vec<String>,
+}
+
+impl WasmgateOptions {
+    /// One worker on any core, without a plug-in and an access log.
+    pub(crate) fn new(binary: PathBuf, port: u16, admin_port: u16, backend_port: u16) -> Self {
+        Self {
+            binary,
+            port,
+            admin_port,
+            backend_port,
+            plugin: None,
+            cache_dir: PathBuf::from("cache"),
+            access_log: None,
+            core: None,
+            workers: 1,
+            secret: None,
+            is_upstream_http2: false,
+            files: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
 }
 
 /// A Wasmgate that runs until it is dropped.
@@ -42,7 +72,7 @@ pub(crate) struct Wasmgate {
 }
 
 impl Wasmgate {
-    /// Starts Wasmgate with one worker and waits until it is ready.
+    /// Starts Wasmgate and waits until it is ready.
     pub(crate) fn start(options: &WasmgateOptions) -> io::Result<Self> {
         let mut wasmgate = Self::spawn(options)?;
         let admin = wasmgate.admin;
@@ -58,20 +88,37 @@ impl Wasmgate {
         let config = dir.path().join("manifests");
         std::fs::create_dir(&config)?;
         write_manifests(&config, options)?;
+        for (name, text) in &options.files {
+            std::fs::write(config.join(name), text)?;
+        }
         let access_log = options.access_log.as_ref().map_or("off".into(), |path| path.display().to_string());
         let listener = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, options.admin_port));
         let mut command = command_on_core(&options.binary, options.core);
         command.arg("run").arg("--config").arg(&config);
         command.arg("--admin").arg(admin.to_string());
-        command.args(["--workers", "1", "--log-level", "warning", "--access-log", &access_log]);
-        command.arg("--cache-dir").arg(&options.cache_dir);
+        command.args([
+            "--workers",
+            &options.workers.to_string(),
+            "--log-level",
+            "warning",
+            "--access-log",
+            &access_log,
+        ]);
+        command.arg("--cache-dir").arg(&options.cache_dir).args(&options.arguments);
         Ok(Self { child: ChildGuard::spawn_in("wasmgate", command, dir)?, listener, admin })
     }
 
     /// Replaces the manifests by those of changed options; the ports must be the same.
     pub(crate) fn apply(&self, options: &WasmgateOptions) -> io::Result<()> {
         write_manifests(&self.child.dir().join("manifests"), options)
+    }
+
+    /// Writes one file of manifests, in one step.
+    pub(crate) fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let new = self.child.dir().join("changed");
+        std::fs::write(&new, text)?;
+        std::fs::rename(new, self.child.dir().join("manifests").join(name))
     }
 
     pub(crate) fn child_mut(&mut self) -> &mut ChildGuard {
@@ -81,7 +128,7 @@ impl Wasmgate {
 
 /// Writes beside and renames, so that a watching gateway never sees half a file.
 fn write_manifests(dir: &Path, options: &WasmgateOptions) -> io::Result<()> {
-    let text = manifests::gateway(options.port, options.backend_port, options.plugin.as_deref())?;
+    let text = manifests::gateway(options)?;
     let new = dir.with_extension("new");
     std::fs::write(&new, text)?;
     std::fs::rename(new, dir.join("gateway.yaml"))

@@ -2,10 +2,12 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::bars::{self, Bar};
 use crate::calls::Figure;
 use crate::case::{Case, Plugin, Protocol, Proxy, Scenario};
 use crate::disturbance::DISTURBED_FROM;
 use crate::machine::Machine;
+use crate::reading::Reading;
 use crate::startup::Startup;
 use crate::streaming::Streaming;
 
@@ -125,7 +127,9 @@ pub(crate) struct Report {
     pub(crate) startup: Vec<Startup>,
     pub(crate) calls: Vec<Figure>,
     pub(crate) streaming: Option<Streaming>,
+    pub(crate) readings: Vec<Reading>,
     pub(crate) ratios: Vec<Ratio>,
+    pub(crate) bars: Vec<Bar>,
 }
 
 impl Report {
@@ -135,6 +139,7 @@ impl Report {
         startup: Vec<Startup>,
         calls: Vec<Figure>,
         streaming: Option<Streaming>,
+        readings: Vec<Reading>,
     ) -> Self {
         let mut ratios = Vec::new();
         for ours in rows.iter().filter(|row| row.proxy == Proxy::Wasmgate) {
@@ -142,13 +147,15 @@ impl Report {
                 ratios.extend(ratio(ours, peer));
             }
         }
-        Self { machine, rows, startup, calls, streaming, ratios }
+        let bars = bars::judge(&rows, &readings);
+        Self { machine, rows, startup, calls, streaming, readings, ratios, bars }
     }
 
     /// Whether nothing failed and every bar that could be judged was met.
     pub(crate) fn is_good(&self) -> bool {
         self.rows.iter().all(|row| row.error.is_none())
             && self.startup.iter().all(|startup| startup.error.is_none())
+            && self.readings.iter().all(|reading| reading.error.is_none())
             && self.streaming.as_ref().is_none_or(Streaming::passes)
             && self.ratios.iter().all(|ratio| ratio.passes() != Some(false))
     }

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::bars;
 use crate::calls::Figure;
 use crate::case::{Protocol, Proxy};
+use crate::reading::Reading;
 use crate::report::{Ratio, Report, Row};
 use crate::startup::{Event, Startup};
 use crate::streaming::Streaming;
@@ -31,7 +33,9 @@ pub(crate) fn markdown(report: &Report) -> String {
     startup(&mut text, &report.startup);
     calls(&mut text, &report.calls);
     streaming(&mut text, report.streaming.as_ref());
-    bars(&mut text, &report.ratios);
+    readings(&mut text, &report.readings);
+    bars::table(&mut text, &report.bars);
+    ratio_bars(&mut text, &report.ratios);
     text
 }
 
@@ -156,7 +160,32 @@ fn streaming(text: &mut String, streaming: Option<&Streaming>) {
     );
 }
 
-fn bars(text: &mut String, ratios: &[Ratio]) {
+fn readings(text: &mut String, readings: &[Reading]) {
+    if readings.is_empty() {
+        return;
+    }
+    text.push_str("### Parts\n\n| part | what | proxy | | |\n|---|---|---|---:|---|\n");
+    for reading in readings {
+        let value = match &reading.error {
+            Some(error) => {
+                format!("failed: {}", error.lines().next().unwrap_or_default().replace('|', "\\|"))
+            }
+            None => number(reading.value, if reading.value.is_some_and(|v| v < 100.0) { 2 } else { 0 }),
+        };
+        let noise = if reading.is_disturbed() { " \\*" } else { "" };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {value}{noise} | {} |",
+            reading.part, reading.what, reading.proxy, reading.unit
+        );
+    }
+    if readings.iter().any(Reading::is_disturbed) {
+        text.push_str("\n\\* other processes kept the machine busy: not to be relied on\n");
+    }
+    text.push('\n');
+}
+
+fn ratio_bars(text: &mut String, ratios: &[Ratio]) {
     for ratio in ratios {
         let (Some(bar), Some(passes)) = (ratio.bar, ratio.passes()) else { continue };
         let _ = writeln!(
@@ -215,7 +244,7 @@ mod tests {
             row("allowed/http1/log-off/wasmgate/go", 15.0),
             failed,
         ];
-        let text = markdown(&Report::new(machine, rows, Vec::new(), Vec::new(), None));
+        let text = markdown(&Report::new(machine, rows, Vec::new(), Vec::new(), None, Vec::new()));
         assert!(text.contains("| envoy | none | 30.0 | 40000 | 200 | 900 | 20.0 | 30.0 |\n"), "{text}");
         assert!(text.contains("| wasmgate go | envoy none | 0.50 |\n"), "{text}");
         assert!(text.contains("| envoy | go | failed: a\\|b |"), "{text}");

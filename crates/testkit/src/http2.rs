@@ -207,7 +207,7 @@ impl Http2Client {
     }
 }
 
-impl Http2Exchange<'_> {
+impl<'c> Http2Exchange<'c> {
     /// Sends a piece of the body.
     pub fn send(&self, bytes: impl Into<Bytes>) {
         if let Some(frames) = &self.frames {
@@ -234,7 +234,7 @@ impl Http2Exchange<'_> {
     ///
     /// # Errors
     /// hyper's.
-    pub fn head(&mut self) -> Result<(Response<()>, Http2Body<'_>), Error> {
+    pub fn head(&mut self) -> Result<(Response<()>, Http2Body<'c>), Error> {
         let answer = self.answer.take().ok_or("the head has been read")?;
         let response = self.client.runtime.block_on(answer)??;
         let (parts, body) = response.into_parts();

@@ -4,7 +4,7 @@
 //! Istio's, whatever a plain Envoy would have.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -137,6 +137,10 @@ pub struct EnvoyConfig {
     /// How often a request whose connection failed is tried again. Istio's default is 2; with 0 a refused
     /// connection shows as flag `UF` at once, as in what was recorded.
     pub retries: u32,
+    /// The files of a certificate and its key: the listener speaks TLS 1.3 only, without resumption.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The backend speaks HTTP/2 with prior knowledge.
+    pub is_upstream_http2: bool,
 }
 
 impl EnvoyConfig {
@@ -154,6 +158,8 @@ impl EnvoyConfig {
             is_tcp: false,
             access_log: None,
             retries: 0,
+            tls: None,
+            is_upstream_http2: false,
         }
     }
 
@@ -177,12 +183,16 @@ impl EnvoyConfig {
             let manager = self.connection_manager();
             json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager })
         });
+        let mut chain = json!({ "filters": filters });
+        if let (Some((certificate, key)), Some(chain)) = (&self.tls, chain.as_object_mut()) {
+            chain.insert("transport_socket".to_owned(), transport_socket(certificate, key));
+        }
         json!({
             "name": format!("0.0.0.0_{}", self.port),
             "traffic_direction": "OUTBOUND",
             "address": socket_address("127.0.0.1", self.port),
             "per_connection_buffer_limit_bytes": BUFFER_BYTES_MAX,
-            "filter_chains": [{ "filters": filters }],
+            "filter_chains": [chain],
         })
     }
 
@@ -238,7 +248,7 @@ impl EnvoyConfig {
 
     fn cluster(&self) -> Value {
         let address = socket_address(&self.upstream.ip().to_string(), self.upstream.port());
-        json!({
+        let mut cluster = json!({
             "name": CLUSTER,
             "type": "STATIC",
             "connect_timeout": "10s",
@@ -247,7 +257,16 @@ impl EnvoyConfig {
                 "cluster_name": CLUSTER,
                 "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }],
             },
-        })
+        });
+        if let (true, Some(cluster)) = (self.is_upstream_http2, cluster.as_object_mut()) {
+            let explicit = json!({ "http2_protocol_options": {} });
+            let options = json!({ "@type": HTTP_OPTIONS, "explicit_http_config": explicit });
+            cluster.insert(
+                "typed_extension_protocol_options".to_owned(),
+                json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options }),
+            );
+        }
+        cluster
     }
 }
 
@@ -257,6 +276,25 @@ pub fn access_log_format() -> String {
     let fields: Vec<String> =
         ACCESS_LOG_FIELDS.iter().map(|(key, operator)| format!("\"{key}\":\"{operator}\"")).collect();
     format!("{{{}}}\n", fields.join(","))
+}
+
+fn transport_socket(certificate: &Path, key: &Path) -> Value {
+    let context = json!({
+        "@type": TLS,
+        "disable_stateless_session_resumption": true,
+        "disable_stateful_session_resumption": true,
+        "common_tls_context": {
+            "tls_params": {
+                "tls_minimum_protocol_version": "TLSv1_3",
+                "tls_maximum_protocol_version": "TLSv1_3",
+            },
+            "tls_certificates": [{
+                "certificate_chain": { "filename": certificate },
+                "private_key": { "filename": key },
+            }],
+        },
+    });
+    json!({ "name": "envoy.transport_sockets.tls", "typed_config": context })
 }
 
 fn socket_address(address: &str, port: u16) -> Value {
@@ -269,6 +307,8 @@ const FILE_ACCESS_LOG: &str = "type.googleapis.com/envoy.extensions.access_logge
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 const STRING_VALUE: &str = "type.googleapis.com/google.protobuf.StringValue";
 const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
+const HTTP_OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
