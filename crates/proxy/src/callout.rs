@@ -10,7 +10,7 @@ use std::time::Duration;
 use wasmgate_plugin::calls::{CallToken, Effect};
 use wasmgate_plugin::{CallRunner, VmHandle};
 
-use crate::upstream::{Host, OpenConnection, UpstreamSocket, WorkerCluster};
+use crate::upstream::{Host, OpenConnection, Spoken, UpstreamSocket, WorkerCluster};
 use crate::worker::WorkerContext;
 
 /// How long a name may take to resolve.
@@ -64,8 +64,8 @@ impl Target {
     }
 
     /// A connection of its own.
-    async fn connect(&self) -> std::io::Result<(UpstreamSocket, OpenConnection)> {
-        let (socket, open) = self.cluster.open(&self.host, None);
+    async fn connect(&self, protocol: Spoken) -> std::io::Result<(UpstreamSocket, OpenConnection)> {
+        let (socket, open) = self.cluster.open(&self.host, None, protocol);
         Ok((self.cluster.noted(&self.host, socket.await)?, open))
     }
 }

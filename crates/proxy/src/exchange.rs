@@ -292,6 +292,16 @@ impl Exchange {
         Poll::Pending
     }
 
+    /// The endpoint has not switched, and the client is told so in place of what it said.
+    pub(crate) fn end_unswitched(&mut self, reason: Reason) {
+        let reply = reason.reply();
+        let info = &mut self.stream.data_mut().info;
+        (info.response_flags, info.response_code_details) = (reply.flags, reply.details);
+        self.status = reply.status.as_u16();
+        self.give_up();
+        self.finish();
+    }
+
     pub(crate) fn downstream(&self) -> &Rc<Downstream> {
         &self.downstream
     }
@@ -318,6 +328,10 @@ impl Exchange {
                 break;
             }
             any = true;
+        }
+        // An attempt that has just begun has a time of its own, which nobody has asked for yet.
+        if let Some(expired) = self.deadlines.poll(cx) {
+            self.time_out(expired);
         }
         match self.idle {
             Some(key) => self.downstream.worker.idle.wait(key, any, cx.waker()),
@@ -400,7 +414,8 @@ impl Exchange {
         if status == StatusCode::SWITCHING_PROTOCOLS && self.switches {
             let _ = headers.try_insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         }
-        if must_close {
+        // A connection that switches is closed by nobody before it is used.
+        if must_close && !(status == StatusCode::SWITCHING_PROTOCOLS && self.switches) {
             let _ = headers.try_insert(CONNECTION, HeaderValue::from_static("close"));
         }
         self.status = status.as_u16();

@@ -254,9 +254,9 @@ impl Gateway {
         cloned.collect()
     }
 
-    /// Closes sockets of another process that no configuration has asked for.
-    pub fn forget_inherited(&self) {
-        self.inherited.lock().clear();
+    /// Addresses of another process' sockets that no configuration has asked for.
+    pub fn inherited(&self) -> Vec<SocketAddr> {
+        self.inherited.lock().keys().copied().collect()
     }
 
     /// Another process accepts in our place: lets connections end after their next answer, at most for the drain time,

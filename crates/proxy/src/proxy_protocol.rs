@@ -161,9 +161,9 @@ mod tests {
             use wasmgate_config::ProxyProtocol;
             let client = SocketAddr::from((ip, port));
             let local = SocketAddr::from(([127, 0, 0, 1], 443));
-            let line = crate::upstream::proxy_header(ProxyProtocol::V1, client, local);
+            let line = crate::upstream::proxy_header(ProxyProtocol::V1, Some((client, local)));
             prop_assert_eq!(v1(line.strip_suffix(b"\r\n").unwrap()).unwrap(), Some(client));
-            let header = crate::upstream::proxy_header(ProxyProtocol::V2, client, local);
+            let header = crate::upstream::proxy_header(ProxyProtocol::V2, Some((client, local)));
             prop_assert_eq!(v2(header[12], header[13], &header[16..]).unwrap(), Some(client));
         }
 

@@ -86,6 +86,8 @@ impl WorkerStats {
 
 /// What one worker counts of a listener or a route.
 #[derive(Debug, Default)]
+// Two workers never write to one cache line.
+#[repr(align(128))]
 pub struct TrafficCounters {
     /// Connections accepted; of listeners only.
     pub connections: Counter,

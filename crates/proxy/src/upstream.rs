@@ -25,12 +25,12 @@ mod tls;
 
 pub(crate) use active::ActiveUpstream;
 pub(crate) use cluster::{Acquired, WorkerCluster};
-pub(crate) use connect::TlsFailure;
+pub(crate) use connect::{Spoken, TlsFailure};
 pub(crate) use connection::{Received, UpstreamConnection, UpstreamError};
 pub(crate) use hash_key::source_key;
 pub(crate) use host::{ActiveRequest, Host};
 pub(crate) use http2::{Http2Stream, Place};
-pub(crate) use ledger::OpenConnection;
+pub(crate) use ledger::{ActiveRetry, OpenConnection};
 #[cfg(test)]
 pub(crate) use proxy_header::header as proxy_header;
 pub(crate) use registry::ClusterRegistry;

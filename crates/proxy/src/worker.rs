@@ -264,18 +264,23 @@ impl Worker {
                 drain.send_replace(Phase::Drain);
             }
         }
-        self.drain().await;
+        // There is no time left, or nobody left.
+        self.end(Duration::ZERO).await;
     }
 
     /// Lets every connection finish what it has begun.
     async fn drain(&mut self) {
+        self.end(self.context.settings.drain_time_max).await;
+    }
+
+    async fn end(&mut self, time_max: Duration) {
         let addresses: Vec<SocketAddr> = self.accepting.keys().copied().collect();
         addresses.into_iter().for_each(|address| self.stop_listening(address));
         // What has just been accepted is a connection, too.
         tokio::task::yield_now().await;
         let active = &self.context.stats.downstream_connections_active;
         let ended = ended(&self.context.stats);
-        if tokio::time::timeout(self.context.settings.drain_time_max, ended).await.is_err() {
+        if tokio::time::timeout(time_max, ended).await.is_err() {
             tracing::warn!(target: "main", "worker {}: {} connections were cut off at the end of the drain time", self.context.index, active.get());
         }
         // What was cut off ends now, and each of its streams still has its line.

@@ -23,6 +23,8 @@ pub(crate) enum CommandError {
     Io { what: String, source: std::io::Error },
     #[error("no listener could be opened")]
     NoListener,
+    #[error("the process that serves listens on {0}, and this one would not: it goes on, and this one ends")]
+    Takeover(String),
     #[error("--access-log-format: {0}")]
     LogFormat(String),
     #[error("demo: {0}")]

@@ -235,13 +235,24 @@ async fn serve(
     let follow = async {
         controller.start(process.startup_wait).await?;
         shared.set_state(ServerState::Live);
+        let succession = path.map(takeover::Succession::open).transpose().map_err(takeover_error)?;
         if let Some(inherited) = inherited.take() {
+            // What nobody would listen on any more is the configuration's affair, and not that of a new process.
+            let left: Vec<String> = gateway.inherited().iter().map(ToString::to_string).collect();
+            if !left.is_empty() {
+                return Err(CommandError::Takeover(left.join(", ")));
+            }
             admin = Some(admin::start(second()?, admin_state.clone())?);
-            gateway.forget_inherited();
-            inherited.confirm().map_err(takeover_error)?;
+            if let Err(e) = inherited.confirm() {
+                tracing::warn!(target: "main", "the process before has ended already: {e}");
+            }
         }
-        if let Some(path) = path {
-            let _ = successions.send(takeover::Succession::open(path).map_err(takeover_error)?);
+        if let Some(succession) = succession {
+            // This process serves, whatever becomes of the next one.
+            match succession.take_place() {
+                Ok(()) => drop(successions.send(succession)),
+                Err(e) => tracing::error!(target: "main", "nobody can take over from this process: {e}"),
+            }
         }
         for address in gateway.listening() {
             tracing::info!(target: "main", "listening on {address} with {workers} workers");

@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -69,12 +69,20 @@ pub(crate) fn inherit(path: &Path) -> io::Result<Option<Inherited>> {
         }
         Err(e) => return Err(e),
     };
+    let owner = rustix::net::sockopt::socket_peercred(&stream)?.uid;
+    if owner != rustix::process::geteuid() {
+        return Err(io::Error::other(format!("a process of user {} is there", owner.as_raw())));
+    }
     stream.set_read_timeout(Some(WORD_TIME_MAX))?;
+    let begun = Instant::now();
     let mut line = Vec::new();
     let mut byte = [0];
     loop {
         // One by one: what comes behind the line carries sockets.
         stream.read_exact(&mut byte)?;
+        if begun.elapsed() > WORD_TIME_MAX {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         match byte {
             [b'\n'] => break,
             [other] if line.len() < HEADER_BYTES_MAX => line.push(other),
@@ -139,11 +147,13 @@ fn send(stream: &UnixStream, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Succession {
     listener: UnixListener,
+    /// Where it is before it takes the path's place.
+    temporary: PathBuf,
     path: PathBuf,
 }
 
 impl Succession {
-    /// Takes the path's place, from whoever had it.
+    /// Opens the socket beside the path.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let name = path.file_name().ok_or_else(|| io::Error::other("it names no file"))?;
         let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
@@ -151,8 +161,12 @@ impl Succession {
         let listener = UnixListener::bind(&temporary)?;
         // Whoever can connect can take the sockets.
         std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))?;
-        std::fs::rename(&temporary, path)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, temporary, path: path.to_owned() })
+    }
+
+    /// Takes the path's place, from whoever had it.
+    pub(crate) fn take_place(&self) -> io::Result<()> {
+        std::fs::rename(&self.temporary, &self.path)
     }
 
     /// Serves those who want to take over until one has done it. Blocks.

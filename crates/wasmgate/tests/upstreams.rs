@@ -377,7 +377,10 @@ fn endpoints_are_spoken_to_in_tls() {
     let (authority, stranger) = (Authority::new().unwrap(), Authority::new().unwrap());
     let identity = authority.issue(&["httpbin.default.svc.cluster.local"]).unwrap();
     let own = authority.issue(&["gateway.test"]).unwrap();
-    let secret = |name: &str, authority: &Authority| own.secret(name, &[("ca.crt", &authority.pem())]);
+    let secret = |name: &str, authority: &Authority| {
+        own.secret(name, &[("ca.crt", &authority.pem())])
+            .replace("namespace: istio-system", "namespace: default")
+    };
     let plain = TlsEndpoint::start(&identity, None, &["h2", "http/1.1"]).unwrap();
     let simple = rule("{tls: {mode: SIMPLE, credentialName: trust}}");
     let manifests = [("secret.yaml", secret("trust", &authority)), ("rule.yaml", simple)];
@@ -410,7 +413,7 @@ fn endpoints_are_spoken_to_in_tls() {
     gateway.write("backend.yaml", &entry(&[(plain.address(), "")])).unwrap();
     gateway.wait_for_answer("/", &[], |a| a.text() == wanted("HTTP/1.1", name, false)).unwrap();
     gateway.write("rule.yaml", &rule("{tls: {mode: SIMPLE, credentialName: gone}}")).unwrap();
-    gateway.wait_for_log("spec.trafficPolicy.tls.credentialName: secret istio-system/gone not found; no connection to httpbin.default.svc.cluster.local is made").unwrap();
+    gateway.wait_for_log("spec.trafficPolicy.tls.credentialName: secret default/gone not found; no connection to httpbin.default.svc.cluster.local is made").unwrap();
     gateway.wait_for_answer("/", &[], |a| a.status == 503).unwrap();
 }
 

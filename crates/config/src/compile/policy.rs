@@ -114,7 +114,8 @@ impl<'a> Compiler<'a> {
         TlsOrigination::On(Arc::new(tls))
     }
 
-    /// The Secret is looked for in the gateway's namespace, as Istio's gateways do, then in the rule's own.
+    /// The Secret is looked for in the rule's own namespace: nobody uses another one's key. Rules of the gateway's and of the
+    /// root namespace have those of the gateway, as in Istio.
     fn credentials(
         &self,
         resource: &Resource,
@@ -122,13 +123,15 @@ impl<'a> Compiler<'a> {
         credential: &str,
         tls: &mut ClusterTls,
     ) -> Result<(), String> {
-        let namespaces = [&*self.identity.namespace, &*resource.id.namespace];
+        let (own, identity) = (&resource.id.namespace, self.identity);
+        let is_trusted = *own == identity.namespace || *own == identity.root_namespace;
+        let namespaces = if is_trusted { [&*identity.namespace, own] } else { [&**own, own] };
         let find = |name: &str| namespaces.iter().find_map(|n| self.find(Kind::Secret, n, name));
         let found = find(credential);
         // Istio lets authorities be kept beside.
         let beside = find(&format!("{credential}-cacert"));
         if found.is_none() && (settings.is_mutual || beside.is_none()) {
-            return Err(format!("secret {}/{credential} not found", self.identity.namespace));
+            return Err(format!("secret {}/{credential} not found", namespaces[0]));
         }
         for (secret, is_own) in [(found, true), (beside, false)] {
             let Some((Spec::Secret(secret), id)) = secret.map(|s| (&s.spec, &s.id)) else { continue };

@@ -26,13 +26,15 @@ use wasmgate_plugin::calls::{CallToken, GrpcCall, GrpcStatus, GrpcTarget};
 use self::wire::{Decoder, INTERNAL, OK, UNAVAILABLE, check_head, end_status, framed, pairs, status};
 use super::Target;
 use crate::connection::LocalExecutor;
-use crate::upstream::{ActiveRequest, Outcome};
+use crate::upstream::{ActiveRequest, Outcome, Spoken, WorkerCluster};
 use crate::worker::WorkerContext;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 type Messages = mpsc::UnboundedSender<Bytes>;
-type Connections = Rc<RefCell<HashMap<(Arc<str>, SocketAddr), http2::SendRequest<Outgoing>>>>;
+/// Each is for a cluster as one configuration has it: TLS of another one may differ.
+type Connections =
+    Rc<RefCell<HashMap<(Arc<str>, SocketAddr), (Weak<WorkerCluster>, http2::SendRequest<Outgoing>)>>>;
 /// By VM and token.
 type Open = Rc<RefCell<HashMap<(u64, CallToken), OpenStream>>>;
 
@@ -239,7 +241,7 @@ async fn send(
         Target::find(worker, &target.cluster).map_err(|_| status(UNAVAILABLE, "no healthy upstream"))?;
     let request = request(target, timeout, outgoing).ok_or_else(|| status(INTERNAL, "bad request"))?;
     let mut sender = connection(&found, connections).await?;
-    let active = ActiveRequest::new(&found.cluster, &found.host, false);
+    let active = ActiveRequest::new(&found.cluster, &found.host);
     let answer = sender.send_request(request).await.map_err(|e| {
         let address = found.host.address();
         tracing::debug!(target: "upstream", "grpc call to {address}: {e}");
@@ -261,12 +263,18 @@ async fn connection(
 ) -> Result<http2::SendRequest<Outgoing>, GrpcStatus> {
     let address = target.host.address();
     let key = (Arc::clone(&target.cluster.config.name), address);
-    let known = connections.borrow().get(&key).filter(|c| !c.is_closed()).cloned();
+    let known = {
+        let connections = connections.borrow();
+        let is_same = |(cluster, sender): &&(Weak<WorkerCluster>, http2::SendRequest<Outgoing>)| {
+            !sender.is_closed() && std::ptr::eq(cluster.as_ptr(), Rc::as_ptr(&target.cluster))
+        };
+        connections.get(&key).filter(is_same).map(|(_, sender)| sender.clone())
+    };
     if let Some(known) = known {
         return Ok(known);
     }
     let unavailable = |reason: String| status(UNAVAILABLE, format!("upstream connect error: {reason}"));
-    let (socket, open) = target.connect().await.map_err(|e| unavailable(e.to_string()))?;
+    let (socket, open) = target.connect(Spoken::Http2).await.map_err(|e| unavailable(e.to_string()))?;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder.timer(TokioTimer::new());
     let (sender, driver) =
@@ -278,8 +286,8 @@ async fn connection(
         }
     });
     let mut connections = connections.borrow_mut();
-    connections.retain(|_, c| !c.is_closed());
-    connections.insert(key, sender.clone());
+    connections.retain(|_, (cluster, c)| !c.is_closed() && cluster.strong_count() > 0);
+    connections.insert(key, (Rc::downgrade(&target.cluster), sender.clone()));
     Ok(sender)
 }
 

@@ -13,7 +13,9 @@ use wasmgate_plugin::calls::{HeaderPairs, HttpCall, HttpCallResponse};
 use wasmgate_stream::RequestHead;
 
 use super::{NoTarget, Target};
-use crate::upstream::{ActiveRequest, ActiveUpstream, Http2Stream, Outcome, Received, UpstreamConnection};
+use crate::upstream::{
+    ActiveRequest, ActiveUpstream, Http2Stream, Outcome, Received, Spoken, UpstreamConnection,
+};
 use crate::worker::WorkerContext;
 
 /// What a plug-in gets for an answer, or why there is none.
@@ -76,7 +78,7 @@ async fn exchange(worker: &Weak<WorkerContext>, call: HttpCall) -> Result<HttpCa
         target.count(|c| c.pending_overflow.increment());
         return Err(OVERFLOW);
     }
-    let active = ActiveRequest::new(&target.cluster, &target.host, false);
+    let active = ActiveRequest::new(&target.cluster, &target.host);
     let result = send(&target, &head, &call, &method).await;
     active.observe(match &result {
         Ok((status, _)) => Outcome::Status(status.as_u16()),
@@ -104,7 +106,7 @@ async fn send(
             other => return other.map_err(|f| f.error),
         }
     }
-    let (socket, open) = target.connect().await.map_err(|_| CONNECT)?;
+    let (socket, open) = target.connect(Spoken::Http1).await.map_err(|_| CONNECT)?;
     let connection = UpstreamConnection::new(socket, target.host.address(), Instant::now(), open);
     let connection = Box::new(connection);
     on_connection(target, connection, &request).await.map_err(|f| f.error)

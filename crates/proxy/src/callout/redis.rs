@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use wasmgate_plugin::calls::RedisOptions;
 
 use super::Target;
-use crate::upstream::{OpenConnection, UpstreamSocket};
+use crate::upstream::{OpenConnection, Spoken, UpstreamSocket};
 use crate::worker::WorkerContext;
 
 /// Without `redis_init`.
@@ -97,7 +97,7 @@ impl Client {
 
     async fn open(&self, worker: &Weak<WorkerContext>) -> Option<Connection> {
         let target = Target::find(worker, &self.options.cluster).ok()?;
-        let (stream, open) = target.connect().await.ok()?;
+        let (stream, open) = target.connect(Spoken::Tcp).await.ok()?;
         let mut connection = Connection { stream, _open: open, input: BytesMut::new() };
         let RedisOptions { user, password, database, .. } = &self.options;
         if !password.is_empty() {

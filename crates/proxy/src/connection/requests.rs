@@ -52,7 +52,9 @@ pub(super) async fn handle(
             match upgrade.filter(|_| parts.status == StatusCode::SWITCHING_PROTOCOLS) {
                 // To a CONNECT any success would be the consent that the endpoint has not given.
                 None if is_extended && parts.status.is_success() => {
-                    Ok(refuse(exchange.downstream(), Reason::NotSwitched, protocol))
+                    let reason = Reason::NotSwitched;
+                    exchange.end_unswitched(reason);
+                    Ok(answer(exchange.downstream(), reason.reply(), protocol))
                 }
                 None => Ok(exchange.into_response(parts)),
                 Some(upgrade) if is_extended => {
@@ -72,10 +74,19 @@ pub(super) async fn handle(
 
 /// Answers a request that never becomes a stream: Envoy calls no plug-in for it either.
 fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Response<ProxyBody> {
-    let worker = &downstream.worker;
     let (started, start) = (Instant::now(), std::time::SystemTime::now());
-    let LocalReply { status, flags, details, body, .. } = reason.reply();
+    let reply = reason.reply();
+    let (status, flags, details, sent) = (reply.status, reply.flags, reply.details.clone(), reply.body.len());
     downstream.notes.answer_as_http11.store(protocol == Version::HTTP_10, Ordering::Relaxed);
+    let response = answer(downstream, reply, protocol);
+    count_refused(downstream, (&details, flags, status), (start, started), sent as u64);
+    response
+}
+
+/// An answer of the gateway's own.
+fn answer(downstream: &Downstream, reply: LocalReply, protocol: Version) -> Response<ProxyBody> {
+    let worker = &downstream.worker;
+    let LocalReply { status, body, .. } = reply;
     let sent = body.len() as u64;
     let mut response =
         Response::new(if body.is_empty() { ProxyBody::Empty } else { ProxyBody::Full(Some(body)) });
@@ -85,7 +96,7 @@ fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Respons
         headers.insert(CONTENT_LENGTH, HeaderValue::from(sent));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
-    headers.insert(DATE, worker.date.header(start));
+    headers.insert(DATE, worker.date.header(std::time::SystemTime::now()));
     if let Some(server) = &worker.settings.server {
         headers.insert(SERVER, server.clone());
     }
@@ -95,7 +106,6 @@ fn refuse(downstream: &Downstream, reason: Reason, protocol: Version) -> Respons
     if let Some(phrase) = reason::phrase(status) {
         response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(phrase));
     }
-    count_refused(downstream, (&details, flags, status), (start, started), sent);
     response
 }
 

@@ -17,12 +17,15 @@ use super::Exchange;
 use super::upstream_side::Upstream;
 use crate::reason::{Reason, with_retry_limit};
 use crate::upstream::{
-    Acquired, ActiveRequest, ActiveUpstream, Host, Http2Stream, Outcome, Place, TlsFailure,
+    Acquired, ActiveRequest, ActiveRetry, ActiveUpstream, Host, Http2Stream, Outcome, Place, TlsFailure,
     UpstreamConnection, UpstreamError, hash_key,
 };
 
 /// Of the pauses between retries the longest, relative to the first one.
 const BACKOFF_FACTOR_MAX: u32 = 10;
+
+/// What keeping a piece of a body costs beside its bytes: a client may send them one by one.
+const PIECE_COST_BYTES: usize = 64;
 
 /// A connection for one exchange, or a place on one that is shared.
 pub(super) enum Connected {
@@ -39,6 +42,8 @@ pub(super) struct Attempts {
     pub(super) count: u32,
     /// Of them those that were sent again because the route wants it.
     retries: u32,
+    /// Counts it, if it is one.
+    retry: Option<ActiveRetry>,
     /// The attempt under way.
     active: Option<ActiveRequest>,
     /// Endpoints that have failed.
@@ -89,11 +94,11 @@ impl Exchange {
         if self.cluster.is_none() {
             return self.fail(Reason::BackendInvalid);
         }
-        self.attempt(false);
+        self.attempt();
     }
 
     /// Sends the request to an endpoint that has not been tried.
-    pub(super) fn attempt(&mut self, is_retry: bool) {
+    pub(super) fn attempt(&mut self) {
         let Some(cluster) = self.cluster.clone() else { return self.fail(Reason::BackendInvalid) };
         self.attempts.wants_fresh = false;
         let chosen = self.stream.data().upstream_override;
@@ -119,7 +124,7 @@ impl Exchange {
             cluster.count(|c| c.pending_overflow.increment());
             return self.fail(Reason::Overflow);
         }
-        self.attempts.active = Some(ActiveRequest::new(&cluster, &host, is_retry));
+        self.attempts.active = Some(ActiveRequest::new(&cluster, &host));
         self.connect(&host, true);
     }
 
@@ -178,7 +183,11 @@ impl Exchange {
 
     /// Whether the request has no body, and none that is still to come.
     fn is_bodiless(&self) -> bool {
-        self.request_body.is_none() && !self.body_started && !self.stream.has_request_output()
+        self.request_body.is_none()
+            && !self.body_started
+            && !self.stream.has_request_output()
+            // What a plug-in has put in is sent again, too.
+            && self.attempts.body.pieces.is_empty()
     }
 
     fn begin_http2(&mut self, place: Place) {
@@ -246,7 +255,7 @@ impl Exchange {
         if body.is_given_up {
             return;
         }
-        body.bytes = body.bytes.saturating_add(bytes.len());
+        body.bytes = body.bytes.saturating_add(bytes.len() + PIECE_COST_BYTES);
         if body.bytes > max || self.switches {
             *body = Replay { is_given_up: true, ..Replay::default() };
         } else {
@@ -273,7 +282,7 @@ impl Exchange {
 
     /// The attempt is over.
     pub(super) fn end_attempt(&mut self) {
-        self.attempts.active = None;
+        (self.attempts.active, self.attempts.retry) = (None, None);
     }
 
     pub(super) fn host(&self) -> Option<&Rc<Host>> {
@@ -319,6 +328,7 @@ impl Exchange {
             self.counters(|c| c.retries_overflow.increment());
             return false;
         }
+        self.attempts.retry = self.cluster.as_ref().map(|c| c.begin_retry());
         self.counters(|c| c.retries.increment());
         self.attempts.tried.extend(self.attempts.active.take().map(|active| active.host().address()));
         self.attempts.retries += 1;
@@ -354,7 +364,7 @@ impl Exchange {
 
     pub(super) fn fail(&mut self, reason: Reason) {
         self.upstream = Upstream::Over;
-        self.attempts.active = None;
+        self.end_attempt();
         let mut reply = reason.reply();
         if self.attempts.is_used_up {
             reply.flags = with_retry_limit(reply.flags);

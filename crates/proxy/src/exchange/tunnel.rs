@@ -59,8 +59,11 @@ impl Exchange {
                 cx.waker().wake_by_ref();
                 break;
             }
+            let was_full = !self.stream.wants_request();
             let mut moved = self.read_client(cx, client);
             self.drive(cx);
+            // There is room now, and nobody has asked the client's socket to wake us.
+            moved |= was_full && !client.read_over && self.stream.wants_request();
             moved |= self.write_client(cx, client);
             let is_over = client.write_over && client.unsent.is_empty();
             if is_over || client.is_gone || self.stream.state() == StreamState::Reset {

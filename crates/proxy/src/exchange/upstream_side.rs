@@ -57,7 +57,7 @@ impl Exchange {
             Upstream::Pausing(pause) => {
                 let over = pause.as_mut().poll(cx).is_ready();
                 if over {
-                    self.attempt(true);
+                    self.attempt();
                 }
                 over
             }

@@ -67,14 +67,20 @@ impl Resolver {
         builder.build().map(Self).map_err(|e| ResolverError(e.to_string()))
     }
 
-    async fn look_up(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), String> {
+    async fn look_up(&self, name: &str, is_logical: bool) -> Result<(Vec<IpAddr>, Duration), String> {
         let found = tokio::time::timeout(LOOKUP_TIME_MAX, self.0.lookup_ip(name)).await;
         let found = found.map_err(|_| "no answer in time".to_owned())?.map_err(|e| e.to_string())?;
         let ttl = found.valid_until().saturating_duration_since(Instant::now()).clamp(TTL_MIN, TTL_MAX);
-        let mut addresses: Vec<IpAddr> = found.iter().take(ADDRESSES_MAX).collect();
-        // Servers turn their lists round; that is no change.
-        addresses.sort_unstable();
-        addresses.dedup();
+        let mut addresses: Vec<IpAddr> = found.iter().collect();
+        if is_logical {
+            // Whom the server names first: it turns its list round.
+            addresses.truncate(1);
+        } else {
+            // That it turns its list round is no change.
+            addresses.sort_unstable();
+            addresses.dedup();
+            addresses.truncate(ADDRESSES_MAX);
+        }
         if addresses.is_empty() { Err("the name has no address".to_owned()) } else { Ok((addresses, ttl)) }
     }
 }
@@ -85,7 +91,10 @@ pub(super) async fn follow(resolver: Option<Resolver>, cluster: Arc<ClusterState
     let mut is_failing = false;
     loop {
         let found = match &resolver {
-            Some(resolver) => resolver.look_up(&name.name).await,
+            Some(resolver) => {
+                let is_logical = cluster.config().is_some_and(|c| c.is_logical);
+                resolver.look_up(&name.name, is_logical).await
+            }
             None => Err("the system has no DNS settings".to_owned()),
         };
         let next = match found {

@@ -12,8 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use wasmgate_config::{Cluster, HealthCheck, HealthProbe, UpstreamProtocol};
 
 use super::note_health;
-use crate::upstream::UpstreamSocket;
 use crate::upstream::state::{ClusterState, HostState};
+use crate::upstream::{Spoken, UpstreamSocket};
 
 /// What is read of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -22,7 +22,8 @@ const JITTER: f64 = 0.1;
 
 /// Asks an endpoint for as long as it belongs to the cluster.
 pub(super) async fn watch(cluster: Arc<ClusterState>, host: Arc<HostState>, check: HealthCheck) {
-    let mut state = Health::default();
+    // One that has been asked before is as it was: a rule that is edited takes nobody out.
+    let mut state = Health { is_healthy: host.checked_health(), against: 0 };
     loop {
         let asked = tokio::time::timeout(check.timeout, ask(&cluster, &host, &check)).await;
         let answer = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
@@ -72,7 +73,13 @@ impl Health {
 async fn ask(cluster: &ClusterState, host: &HostState, check: &HealthCheck) -> Result<(), String> {
     let config = cluster.config().ok_or("the cluster is gone")?;
     let address = SocketAddr::new(host.address.ip(), check.port.unwrap_or(host.address.port()));
-    let socket = cluster.connect(&config, address, check.timeout).await.map_err(|e| e.to_string())?;
+    let protocol = match (&check.probe, config.protocol) {
+        (HealthProbe::Tcp, _) => Spoken::Tcp,
+        (HealthProbe::Http { .. }, UpstreamProtocol::Http1) => Spoken::Http1,
+        (HealthProbe::Http { .. }, UpstreamProtocol::Http2) | (HealthProbe::Grpc(_), _) => Spoken::Http2,
+    };
+    let socket =
+        cluster.connect(&config, address, check.timeout, protocol).await.map_err(|e| e.to_string())?;
     match &check.probe {
         HealthProbe::Tcp => Ok(()),
         HealthProbe::Http { path, host } => {
@@ -122,10 +129,19 @@ async fn while_driven<T>(
     driver: impl Future<Output = hyper::Result<()>>,
     answer: impl Future<Output = T>,
 ) -> Result<T, String> {
+    let mut answer = std::pin::pin!(answer);
+    let ended = tokio::select! {
+        biased;
+        answer = answer.as_mut() => return Ok(answer),
+        ended = driver => ended,
+    };
+    // The last thing that the connection did may have been to deliver it.
     tokio::select! {
         biased;
-        answer = answer => Ok(answer),
-        ended = driver => Err(ended.err().map_or_else(|| "the connection was closed".to_owned(), |e| e.to_string())),
+        answer = answer.as_mut() => Ok(answer),
+        () = std::future::ready(()) => {
+            Err(ended.err().map_or_else(|| "the connection was closed".to_owned(), |e| e.to_string()))
+        }
     }
 }
 
@@ -134,10 +150,16 @@ const SERVING: &[u8] = &[0x08, 1];
 
 async fn ask_grpc(config: &Cluster, socket: UpstreamSocket, service: &str) -> Result<(), String> {
     let mut message = Vec::new();
-    if let Ok(length @ 1..) = u8::try_from(service.len()).map(|n| n.min(127)) {
-        // Field 1, a string.
-        message.extend([0x0a, length]);
-        message.extend(service.bytes().take(usize::from(length)));
+    if !service.is_empty() {
+        // Field 1, a string; its length in groups of seven bits.
+        message.push(0x0a);
+        let mut length = service.len();
+        while length > 0x7f {
+            message.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        message.push(length as u8);
+        message.extend(service.bytes());
     }
     let mut frame = vec![0];
     frame.extend(u32::try_from(message.len()).unwrap_or(0).to_be_bytes());

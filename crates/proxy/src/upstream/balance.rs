@@ -138,8 +138,9 @@ impl HostTable {
             LoadBalancer::LeastRequest => {
                 let (first, second) = level.two()?;
                 // The one with fewer requests for its weight; the first one of two alike.
+                // The weight has its share in who is drawn already.
                 let cost = |m: &Member| {
-                    (active(m.host) + 1).saturating_mul(u64::from(u32::MAX)) / u64::from(m.weight.max(1))
+                    active(m.host).saturating_mul(u64::from(u32::MAX)) / u64::from(m.weight.max(1))
                 };
                 Some(if cost(&second) < cost(&first) { second.host } else { first.host })
             }

@@ -8,14 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmgate_config::{Cluster, OutlierDetection};
+use wasmgate_config::{Cluster, LoadBalancer, OutlierDetection};
 
 use super::balance::{HostTable, Turn};
-use super::connect::{Opening, open};
+use super::connect::{Opening, Spoken, open};
 use super::connection::UpstreamConnection;
 use super::host::Host;
 use super::http2::{Http2Settings, Place};
-use super::ledger::{Ledger, OpenConnection, Pending};
+use super::ledger::{ActiveRetry, Ledger, OpenConnection, Pending};
 use super::state::{ClusterCounters, ClusterState, Outcome};
 use super::tls::ClientTls;
 use crate::settings::Settings;
@@ -34,6 +34,8 @@ pub(crate) struct WorkerCluster {
     hosts: RefCell<Hosts>,
     /// Version of the table that `hosts` was made of.
     seen: Cell<u64>,
+    /// It has had no table yet.
+    seen_none: Cell<bool>,
     turn: Turn,
     ledger: Rc<Ledger>,
 }
@@ -66,21 +68,35 @@ impl WorkerCluster {
         state: Arc<ClusterState>,
         settings: Arc<Settings>,
         worker: usize,
+        before: Option<&Self>,
     ) -> Self {
         if state.config().is_none() {
             state.configure(&config);
         }
-        let ledger = Ledger::new(Arc::clone(&state), worker);
+        let is_alike = |before: &&Self| {
+            before.config.protocol == config.protocol
+                && before.config.policy.tls == config.policy.tls
+                && before.config.policy.proxy_protocol == config.policy.proxy_protocol
+        };
+        // Connections go on being used where they would be made in the same way.
+        let (ledger, own) = match before.filter(is_alike) {
+            Some(before) => (Rc::clone(&before.ledger), before.hosts.borrow().own.clone()),
+            None => {
+                before.into_iter().for_each(Self::close_all_idle);
+                (Rc::new(Ledger::new(Arc::clone(&state), worker)), Vec::new())
+            }
+        };
         Self {
             tls: state.tls(&config),
             config,
             state,
             settings,
             worker,
-            hosts: RefCell::default(),
+            hosts: RefCell::new(Hosts { table: Arc::default(), own }),
             seen: Cell::new(0),
+            seen_none: Cell::new(true),
             turn: Turn::random(),
-            ledger: Rc::new(ledger),
+            ledger,
         }
     }
 
@@ -90,7 +106,15 @@ impl WorkerCluster {
 
     /// Takes note of how an exchange with an endpoint went.
     pub(super) fn observe(&self, host: &Host, rules: &OutlierDetection, outcome: Outcome) {
-        self.state.observe(&host.state, rules, outcome);
+        if !self.state.observe(&host.state, rules, outcome) {
+            return;
+        }
+        let state = Arc::clone(&self.state);
+        match self.config.policy.balance {
+            // Large tables are not made on this thread.
+            LoadBalancer::Hash(..) => drop(tokio::task::spawn_blocking(move || state.rebuild_table())),
+            _ => state.rebuild_table(),
+        }
     }
 
     /// Takes a new table over; connections to endpoints that stay are kept.
@@ -99,10 +123,14 @@ impl WorkerCluster {
         if version == self.seen.replace(version) {
             return;
         }
+        let Some(table) = self.state.table_for(&self.config, self.seen_none.replace(false)) else {
+            // Of a configuration that takes over soon, or has: this one keeps what it has.
+            return;
+        };
         let mut hosts = self.hosts.borrow_mut();
         let mut known: HashMap<SocketAddr, Rc<Host>> =
             hosts.own.drain(..).map(|host| (host.address(), host)).collect();
-        hosts.table = self.state.table();
+        hosts.table = table;
         let worker = self.worker;
         let own = hosts.table.hosts().iter().map(|state| match known.get(&state.address) {
             Some(host) if Arc::ptr_eq(&host.state, state) => Rc::clone(host),
@@ -165,13 +193,18 @@ impl WorkerCluster {
         let limits = &self.config.policy.limits;
         let limit = match limits.retry_budget {
             Some(budget) => {
-                let requests = self.state.sum(|c| c.requests_active.get() + c.pending_active.get());
+                let requests = self.state.sum(|c| c.requests_active.get());
                 let share = requests * u64::from(budget.basis_points) / 10_000;
                 Some(share.max(u64::from(budget.minimum)))
             }
             None => limits.retries.map(u64::from),
         };
         limit.is_none_or(|limit| self.state.sum(|c| c.retries_active.get()) < limit)
+    }
+
+    /// Counts a retry from when it is decided on.
+    pub(crate) fn begin_retry(&self) -> ActiveRetry {
+        ActiveRetry::new(&self.ledger)
     }
 
     fn admits_pending(&self) -> bool {
@@ -192,11 +225,23 @@ impl WorkerCluster {
         self.config.policy.limits.connect_time.unwrap_or(self.settings.connect_time_max)
     }
 
+    fn close_all_idle(&self) {
+        for host in &self.hosts.borrow().own {
+            host.idle.borrow_mut().clear();
+        }
+    }
+
+    /// Closes a connection that nobody uses; whether there was one.
+    fn close_idle(&self) -> bool {
+        self.hosts.borrow().own.iter().any(|host| host.idle.borrow_mut().pop().is_some())
+    }
+
     /// A connection that is used for nothing else: its bytes.
     pub(crate) fn open(
         &self,
         host: &Host,
         client: Option<ClientAddresses>,
+        protocol: Spoken,
     ) -> (impl Future<Output = io::Result<super::UpstreamSocket>> + use<>, OpenConnection) {
         let limits = &self.config.policy.limits;
         let opening = Opening {
@@ -204,7 +249,8 @@ impl WorkerCluster {
             tls: self.tls.clone(),
             keepalive: limits.keepalive,
             time_max: self.connect_time_max(),
-            proxy_header: self.config.policy.proxy_protocol.zip(client),
+            proxy_header: self.config.policy.proxy_protocol.map(|version| (version, client)),
+            protocol,
         };
         (open(opening), OpenConnection::new(&self.ledger, &host.state))
     }
@@ -227,12 +273,16 @@ impl WorkerCluster {
         Ok(async move {
             let _pending = pending;
             while !cluster.admits_connection() {
+                // One that nobody uses, whoever's it is, makes room.
+                if cluster.close_idle() {
+                    continue;
+                }
                 cluster.ledger.released.notified().await;
                 if let Some(connection) = host.take_idle() {
                     return Ok(Acquired::Pooled(connection));
                 }
             }
-            let (socket, guard) = cluster.open(&host, Some(client));
+            let (socket, guard) = cluster.open(&host, Some(client), Spoken::Http1);
             let socket = cluster.noted(&host, socket.await)?;
             let connection = UpstreamConnection::new(socket, host.address(), Instant::now(), guard);
             Ok(Acquired::Fresh(Box::new(connection)))
@@ -257,7 +307,11 @@ impl WorkerCluster {
         let limits = &self.config.policy.limits;
         Http2Settings {
             streams_max: limits.streams_per_connection.unwrap_or(self.settings.http2_streams_max),
-            requests_max: limits.requests_per_connection,
+            // Whoever has said for whom a connection is cannot use it for somebody else.
+            requests_max: match self.config.policy.proxy_protocol {
+                Some(_) => Some(1),
+                None => limits.requests_per_connection,
+            },
             age_max: limits.connection_time,
             head_bytes_max: self.settings.response_head_bytes_max,
             ping_interval: self.settings.http2_ping_interval,
@@ -288,7 +342,8 @@ impl WorkerCluster {
             let _pending = pending;
             let settings = cluster.http2_settings();
             let time_max = cluster.connect_time_max();
-            let connect = host.http2.connect(host.address(), settings, || cluster.open(&host, client));
+            let connect =
+                host.http2.connect(host.address(), settings, || cluster.open(&host, client, Spoken::Http2));
             // Waiting for others that connect is a part of it.
             let made = tokio::time::timeout(time_max, connect).await;
             cluster.noted(&host, made.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())))
@@ -310,7 +365,7 @@ impl WorkerCluster {
         connection.idle_since = now;
         idle.push(connection);
         if limits.connections.is_some() {
-            self.ledger.released.notify_one();
+            self.ledger.released.notify_waiters();
         }
     }
 

@@ -21,8 +21,18 @@ pub(super) struct Opening {
     pub(super) keepalive: Option<TcpKeepalive>,
     /// Until it stands, TLS included.
     pub(super) time_max: Duration,
-    /// Tells the endpoint of this client, and of the address that it has connected to.
-    pub(super) proxy_header: Option<(ProxyProtocol, (SocketAddr, SocketAddr))>,
+    /// Tells the endpoint of this client, and of the address that it has connected to, or that it is on behalf of nobody.
+    pub(super) proxy_header: Option<(ProxyProtocol, Option<(SocketAddr, SocketAddr)>)>,
+    pub(super) protocol: Spoken,
+}
+
+/// What is spoken on a connection: TLS offers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    Http1,
+    Http2,
+    /// Whatever the client speaks.
+    Tcp,
 }
 
 /// Opens it.
@@ -53,13 +63,13 @@ async fn establish(opening: Opening) -> io::Result<UpstreamSocket> {
         }
         socket2::SockRef::from(&stream).set_tcp_keepalive(&wanted)?;
     }
-    if let Some((version, (client, local))) = opening.proxy_header {
-        stream.write_all(&proxy_header::header(version, client, local)).await?;
+    if let Some((version, client)) = opening.proxy_header {
+        stream.write_all(&proxy_header::header(version, client)).await?;
     }
-    let Some(ClientTls::Ready(config, name)) = opening.tls.as_deref() else {
+    let Some(ClientTls::Ready(configs, name)) = opening.tls.as_deref() else {
         return Ok(UpstreamSocket::Tcp(stream));
     };
-    let connector = TlsConnector::from(Arc::clone(config));
+    let connector = TlsConnector::from(Arc::clone(configs.of(opening.protocol)));
     let stream = connector.connect(name.clone(), stream).await.map_err(|e| match e.get_ref() {
         Some(inner) if inner.is::<rustls::Error>() => io::Error::new(e.kind(), TlsFailure(inner.to_string())),
         _ => e,

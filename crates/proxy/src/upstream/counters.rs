@@ -4,6 +4,8 @@ use crate::stats::Counter;
 
 /// Counters of a cluster on one worker.
 #[derive(Debug, Default)]
+// Two workers never write to one cache line.
+#[repr(align(128))]
 pub struct ClusterCounters {
     /// Requests sent.
     pub requests: Counter,
@@ -49,6 +51,8 @@ impl ClusterCounters {
 
 /// Counters of an endpoint on one worker.
 #[derive(Debug, Default)]
+// Two workers never write to one cache line.
+#[repr(align(128))]
 pub struct HostCounters {
     /// Requests sent.
     pub requests: Counter,

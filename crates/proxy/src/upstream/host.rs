@@ -56,23 +56,19 @@ impl Host {
 pub(crate) struct ActiveRequest {
     cluster: Rc<WorkerCluster>,
     host: Rc<Host>,
-    is_retry: bool,
 }
 
 impl ActiveRequest {
-    pub(crate) fn new(cluster: &Rc<WorkerCluster>, host: &Rc<Host>, is_retry: bool) -> Self {
+    pub(crate) fn new(cluster: &Rc<WorkerCluster>, host: &Rc<Host>) -> Self {
         cluster.count(|c| {
             c.requests.increment();
             c.requests_active.increment();
-            if is_retry {
-                c.retries_active.increment();
-            }
         });
         host.count(|c| {
             c.requests.increment();
             c.requests_active.increment();
         });
-        Self { cluster: Rc::clone(cluster), host: Rc::clone(host), is_retry }
+        Self { cluster: Rc::clone(cluster), host: Rc::clone(host) }
     }
 
     pub(crate) fn host(&self) -> &Rc<Host> {
@@ -82,6 +78,7 @@ impl ActiveRequest {
     /// Takes note of how it went.
     pub(crate) fn observe(&self, outcome: Outcome) {
         match outcome {
+            Outcome::Connected => {}
             Outcome::Status(status) if status < 500 => {}
             Outcome::Status(_) | Outcome::Failed => self.host.count(|c| c.errors.increment()),
             Outcome::TimedOut => self.host.count(|c| c.timeouts.increment()),
@@ -94,13 +91,7 @@ impl ActiveRequest {
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let is_retry = self.is_retry;
-        self.cluster.count(|c| {
-            c.requests_active.decrement();
-            if is_retry {
-                c.retries_active.decrement();
-            }
-        });
+        self.cluster.count(|c| c.requests_active.decrement());
         self.host.count(|c| c.requests_active.decrement());
     }
 }

@@ -59,7 +59,7 @@ impl Drop for OpenConnection {
         if let Some(shard) = self.host.shards.get(self.ledger.worker) {
             shard.connections_active.decrement();
         }
-        self.ledger.released.notify_one();
+        self.ledger.released.notify_waiters();
     }
 }
 
@@ -76,5 +76,22 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         self.0.count(|c| c.pending_active.decrement());
+    }
+}
+
+/// A retry, from the decision to the end of its attempt. It counts until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ActiveRetry(Rc<Ledger>);
+
+impl ActiveRetry {
+    pub(super) fn new(ledger: &Rc<Ledger>) -> Self {
+        ledger.count(|c| c.retries_active.increment());
+        Self(Rc::clone(ledger))
+    }
+}
+
+impl Drop for ActiveRetry {
+    fn drop(&mut self) {
+        self.0.count(|c| c.retries_active.decrement());
     }
 }

@@ -6,10 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use wasmgate_config::ProxyProtocol;
 
 /// What a connection on behalf of a client begins with.
-pub(crate) fn header(version: ProxyProtocol, client: SocketAddr, local: SocketAddr) -> Vec<u8> {
-    match version {
-        ProxyProtocol::V1 => v1(client, local),
-        ProxyProtocol::V2 => v2(client, local),
+/// `None`: it is on behalf of nobody, such as a health check or a call-out.
+pub(crate) fn header(version: ProxyProtocol, client: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    match (version, client) {
+        (ProxyProtocol::V1, Some((client, local))) => v1(client, local),
+        (ProxyProtocol::V1, None) => b"PROXY UNKNOWN\r\n".to_vec(),
+        (ProxyProtocol::V2, Some((client, local))) => v2(client, local),
+        // LOCAL, without an address.
+        (ProxyProtocol::V2, None) => [V2_SIGNATURE, &[0x20, 0, 0, 0]].concat(),
     }
 }
 
@@ -63,16 +67,19 @@ mod tests {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (client, local) = (address("192.0.2.1:56324"), address("198.51.100.2:443"));
         assert_eq!(
-            header(ProxyProtocol::V1, client, local),
+            header(ProxyProtocol::V1, Some((client, local))),
             b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"
         );
         let six = (address("[2001:db8::1]:1"), address("[2001:db8::2]:2"));
-        assert_eq!(header(ProxyProtocol::V1, six.0, six.1), b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n");
-        assert_eq!(header(ProxyProtocol::V1, client, six.1), b"PROXY UNKNOWN\r\n");
-        let v2 = header(ProxyProtocol::V2, client, local);
+        assert_eq!(
+            header(ProxyProtocol::V1, Some((six.0, six.1))),
+            b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n"
+        );
+        assert_eq!(header(ProxyProtocol::V1, Some((client, six.1))), b"PROXY UNKNOWN\r\n");
+        let v2 = header(ProxyProtocol::V2, Some((client, local)));
         assert_eq!(v2[..16], *b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
         assert_eq!(v2[16..], [192, 0, 2, 1, 198, 51, 100, 2, 0xdc, 0x04, 1, 187]);
-        let v2 = header(ProxyProtocol::V2, six.0, six.1);
+        let v2 = header(ProxyProtocol::V2, Some((six.0, six.1)));
         assert_eq!((v2.len(), &v2[12..16]), (16 + 36, &[0x21, 0x21, 0, 36][..]));
     }
 }

@@ -43,15 +43,19 @@ impl ClusterRegistry {
 
     /// A cluster as a generation has it.
     pub(crate) fn get(&self, generation: u64, config: &Arc<Cluster>) -> Rc<WorkerCluster> {
-        if let Some(known) = self.clusters.borrow().get(&config.name)
+        let before = self.clusters.borrow().get(&config.name).cloned();
+        if let Some(known) = &before
             && (Arc::ptr_eq(&known.config, config) || known.config == *config)
         {
             return Rc::clone(known);
         }
+        let is_current = generation == self.generation.get();
+        let before = before.filter(|_| is_current);
         let (settings, state) = (Arc::clone(&self.settings), self.stats.cluster(&config.name));
-        let made = Rc::new(WorkerCluster::new(Arc::clone(config), state, settings, self.worker));
+        let made =
+            Rc::new(WorkerCluster::new(Arc::clone(config), state, settings, self.worker, before.as_deref()));
         // What a generation that is on its way out wants is not what the others want.
-        if generation == self.generation.get() {
+        if is_current {
             self.clusters.borrow_mut().insert(Arc::clone(&config.name), Rc::clone(&made));
         }
         made

@@ -11,7 +11,7 @@ use wasmgate_config::{Cluster, EJECTION_TIME_MAX, Endpoint, EndpointName, Outlie
 
 use super::UpstreamSocket;
 use super::balance::HostTable;
-use super::connect::{Opening, open};
+use super::connect::{Opening, Spoken, open};
 pub use super::counters::{ClusterCounters, HostCounters};
 use super::tls::{ClientTls, client_tls};
 
@@ -64,6 +64,12 @@ impl HostState {
         self.since
     }
 
+    /// Whether a health check has ended, and how the last ones did.
+    pub(crate) fn checked_health(&self) -> Option<bool> {
+        let is_healthy = self.flags.load(Ordering::Relaxed) & FAILED_ACTIVE_HC == 0;
+        self.is_checked.load(Ordering::Relaxed).then_some(is_healthy)
+    }
+
     /// Whether it gets nothing because its answers were bad.
     pub fn is_ejected(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & FAILED_OUTLIER_CHECK != 0
@@ -98,6 +104,8 @@ impl HostState {
 pub(crate) enum Outcome {
     /// It has answered.
     Status(u16),
+    /// A connection without answers stands.
+    Connected,
     /// It could not be reached, or broke off.
     Failed,
     /// It took too long.
@@ -218,12 +226,12 @@ impl ClusterState {
         config: &Cluster,
         address: SocketAddr,
         time_max: Duration,
+        protocol: Spoken,
     ) -> std::io::Result<UpstreamSocket> {
         let tls = self.tls(config);
         // On behalf of nobody.
-        let own = SocketAddr::from(([127, 0, 0, 1], 0));
-        let proxy_header = config.policy.proxy_protocol.map(|version| (version, (own, own)));
-        open(Opening { address, tls, keepalive: None, time_max, proxy_header }).await
+        let proxy_header = config.policy.proxy_protocol.map(|version| (version, None));
+        open(Opening { address, tls, keepalive: None, time_max, proxy_header, protocol }).await
     }
 
     /// Number of the table that counts now.
@@ -231,9 +239,21 @@ impl ClusterState {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Who may be chosen.
-    pub(crate) fn table(&self) -> Arc<HostTable> {
-        Arc::clone(&self.inner.lock().table)
+    /// Who may be chosen, as a configuration has it. `None`: the table is of another one. `wants_any`: one is made of what
+    /// the configuration itself says then.
+    pub(crate) fn table_for(&self, config: &Arc<Cluster>, wants_any: bool) -> Option<Arc<HostTable>> {
+        let inner = self.inner.lock();
+        let is_same = |known: &Arc<Cluster>| Arc::ptr_eq(known, config) || known == config;
+        if inner.config.as_ref().is_some_and(is_same) {
+            return Some(Arc::clone(&inner.table));
+        }
+        let workers = self.shards.len();
+        let state = |e: &Endpoint| {
+            let known = inner.hosts.get(&e.address).cloned();
+            (*e, known.unwrap_or_else(|| Arc::new(HostState::new(e.address, workers, 0))))
+        };
+        let states = || config.endpoints.iter().map(state).collect();
+        wants_any.then(|| Arc::new(HostTable::new(&config.policy, states())))
     }
 
     /// Takes note of how a health check ended.
@@ -243,10 +263,11 @@ impl ClusterState {
         }
     }
 
-    /// Takes note of how an exchange ended; the endpoint may be ejected for it.
-    pub(crate) fn observe(&self, host: &HostState, rules: &OutlierDetection, outcome: Outcome) {
+    /// Takes note of how an exchange ended; whether the endpoint is ejected for it, so that the table must be made anew.
+    pub(crate) fn observe(&self, host: &HostState, rules: &OutlierDetection, outcome: Outcome) -> bool {
         let (status, is_local) = match outcome {
             Outcome::Status(status) => (status, false),
+            Outcome::Connected => (200, false),
             Outcome::Failed => (503, true),
             Outcome::TimedOut => (504, true),
         };
@@ -263,30 +284,43 @@ impl ClusterState {
                     counter.store(0, Ordering::Relaxed);
                 }
             }
-            return;
+            return false;
         }
-        self.count_failure(host, &host.consecutive_5xx, rules.consecutive_5xx, rules);
+        let mut ejected = self.count_failure(host, &host.consecutive_5xx, rules.consecutive_5xx, rules);
         if matches!(status, 502..=504) {
-            self.count_failure(host, &host.consecutive_gateway, rules.consecutive_gateway, rules);
+            ejected |= self.count_failure(host, &host.consecutive_gateway, rules.consecutive_gateway, rules);
         } else {
             host.consecutive_gateway.store(0, Ordering::Relaxed);
         }
+        ejected
     }
 
-    fn count_failure(&self, host: &HostState, counter: &AtomicU32, threshold: u32, rules: &OutlierDetection) {
+    /// Makes the table anew, after an ejection.
+    pub(crate) fn rebuild_table(&self) {
+        self.rebuild(&mut self.inner.lock());
+    }
+
+    fn count_failure(
+        &self,
+        host: &HostState,
+        counter: &AtomicU32,
+        threshold: u32,
+        rules: &OutlierDetection,
+    ) -> bool {
         let failures = counter.fetch_add(1, Ordering::Relaxed) + 1;
-        if threshold > 0 && failures >= threshold {
-            counter.store(0, Ordering::Relaxed);
-            self.eject(host, rules);
+        if threshold == 0 || failures < threshold {
+            return false;
         }
+        counter.store(0, Ordering::Relaxed);
+        self.eject(host, rules)
     }
 
-    fn eject(&self, host: &HostState, rules: &OutlierDetection) {
+    fn eject(&self, host: &HostState, rules: &OutlierDetection) -> bool {
         let mut inner = self.inner.lock();
         let ejected = inner.hosts.values().filter(|h| h.is_ejected()).count();
         let allowed = inner.hosts.len() * rules.max_percent as usize / 100;
         if ejected >= allowed.max(1) || rules.max_percent == 0 || !host.set_flag(FAILED_OUTLIER_CHECK, true) {
-            return;
+            return false;
         }
         let times = host.ejections.fetch_add(1, Ordering::Relaxed) + 1;
         let time = rules.base_time.saturating_mul(times).min(EJECTION_TIME_MAX.max(rules.base_time));
@@ -294,7 +328,7 @@ impl ClusterState {
         inner.ejections += 1;
         let name = inner.config.as_ref().map(|c| Arc::clone(&c.name)).unwrap_or_default();
         tracing::warn!(target: "upstream", "cluster {name}: endpoint {} gets nothing for {time:?}: its answers were bad", host.address);
-        self.rebuild(&mut inner);
+        true
     }
 
     /// Lets those back whose time is over; when to look again.

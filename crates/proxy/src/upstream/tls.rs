@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::connect::Spoken;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -14,9 +15,36 @@ use wasmgate_config::{CertificateFacts, Cluster, ClusterTls, ServerAuthorities, 
 #[derive(Debug)]
 pub(crate) enum ClientTls {
     /// Settings, and the name that is asked for.
-    Ready(Arc<ClientConfig>, ServerName<'static>),
+    Ready(Configs, ServerName<'static>),
     /// It cannot be had; what kept it.
     Unusable(Arc<str>),
+}
+
+/// The same settings for whatever is spoken.
+#[derive(Debug)]
+pub(crate) struct Configs {
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+    tcp: Arc<ClientConfig>,
+}
+
+impl Configs {
+    fn new(config: &ClientConfig) -> Self {
+        let offering = |names: &[&[u8]]| {
+            let mut config = config.clone();
+            config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+            Arc::new(config)
+        };
+        Self { http1: offering(&[b"http/1.1"]), http2: offering(&[b"h2"]), tcp: offering(&[]) }
+    }
+
+    pub(super) fn of(&self, protocol: Spoken) -> &Arc<ClientConfig> {
+        match protocol {
+            Spoken::Http1 => &self.http1,
+            Spoken::Http2 => &self.http2,
+            Spoken::Tcp => &self.tcp,
+        }
+    }
 }
 
 /// TLS of a cluster, if its connections begin with it. Made on the control side: it reads the system's authorities.
@@ -25,7 +53,7 @@ pub(crate) fn client_tls(cluster: &Cluster) -> Option<Arc<ClientTls>> {
         TlsOrigination::Off => return None,
         TlsOrigination::Unusable(reason) => ClientTls::Unusable(Arc::clone(reason)),
         TlsOrigination::On(tls) => match config(tls) {
-            Ok((config, name)) => ClientTls::Ready(Arc::new(config), name),
+            Ok((config, name)) => ClientTls::Ready(Configs::new(&config), name),
             Err(e) => {
                 tracing::error!(target: "config", "TLS to the endpoints of {} cannot be had: {e}", cluster.name);
                 ClientTls::Unusable(e.into())
@@ -50,11 +78,10 @@ fn config(tls: &ClusterTls) -> Result<(ClientConfig, ServerName<'static>), Strin
         .map_err(|e| e.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(checks);
-    let mut config = match &tls.certificate {
+    let config = match &tls.certificate {
         Some(certificate) => builder.with_client_cert_resolver(Arc::new(Own(Arc::clone(certificate.key())))),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = if tls.is_http2 { vec![b"h2".to_vec()] } else { vec![b"http/1.1".to_vec()] };
     Ok((config, name))
 }
 

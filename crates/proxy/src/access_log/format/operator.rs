@@ -33,6 +33,8 @@ enum Kind {
     Response(Header, Option<Header>),
     Trailer(Header, Option<Header>),
     FilterState(String),
+    /// Of the trailers, or of the head of an answer that has nothing else.
+    GrpcStatus,
     Simple(Simple),
 }
 
@@ -138,11 +140,11 @@ impl Operator {
     }
 
     pub(super) fn reads_response_headers(&self) -> bool {
-        matches!(&self.kind, Kind::Response(..))
+        matches!(&self.kind, Kind::Response(..) | Kind::GrpcStatus)
     }
 
     pub(super) fn reads_response_trailers(&self) -> bool {
-        matches!(&self.kind, Kind::Trailer(..))
+        matches!(&self.kind, Kind::Trailer(..) | Kind::GrpcStatus)
     }
 
     pub(super) fn value<'e>(&'e self, entry: &'e Entry<'_>) -> Value<'e> {
@@ -174,6 +176,12 @@ impl Operator {
                     one(first).or_else(|| second.as_ref().and_then(one))
                 })
             }
+            Kind::GrpcStatus => {
+                let name = HeaderName::from_static("grpc-status");
+                let head = data.and_then(|d| d.response.as_ref()).map(|r| &r.headers);
+                let trailers = data.and_then(|d| d.response_trailers.as_ref());
+                trailers.and_then(|t| value(t, &name)).or_else(|| head.and_then(|h| value(h, &name)))
+            }
             Kind::FilterState(path) => data.and_then(|d| d.properties.get(path.as_bytes())),
         };
         found.map_or(Value::Absent, Value::Bytes)
@@ -200,9 +208,7 @@ impl Kind {
             "RESP" => headers().map(|(first, second)| Self::Response(first, second))?,
             "TRAILER" => headers().map(|(first, second)| Self::Trailer(first, second))?,
             // Ours is a number only.
-            "GRPC_STATUS" | "GRPC_STATUS_NUMBER" => {
-                Self::Trailer(Header::Named(HeaderName::from_static("grpc-status")), None)
-            }
+            "GRPC_STATUS" | "GRPC_STATUS_NUMBER" => Self::GrpcStatus,
             "START_TIME" => Self::StartTime(match parameter.filter(|p| !p.is_empty()) {
                 Some(format) => TimeFormat::parse(format)?,
                 None => TimeFormat::default_format(),

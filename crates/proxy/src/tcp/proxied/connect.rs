@@ -7,7 +7,7 @@ use wasmgate_config::{HashKey, LoadBalancer};
 
 use super::{Proxied, Upstream, count};
 use crate::transport::Transport;
-use crate::upstream::{ActiveRequest, Outcome, TlsFailure, source_key};
+use crate::upstream::{ActiveRequest, Outcome, Spoken, TlsFailure, source_key};
 
 impl Proxied<'_> {
     pub(super) fn connect(&mut self, cx: &mut Context<'_>) -> bool {
@@ -39,8 +39,8 @@ impl Proxied<'_> {
                     return true;
                 }
                 let address = host.address();
-                let (connect, open) = cluster.open(&host, Some(self.addresses));
-                self.active = Some((ActiveRequest::new(&cluster, &host, false), open));
+                let (connect, open) = cluster.open(&host, Some(self.addresses), Spoken::Tcp);
+                self.active = Some((ActiveRequest::new(&cluster, &host), open));
                 if let Some(data) = self.connection.data_mut() {
                     data.info.upstream_host = Some(address);
                     data.info.upstream_attempts = 1;
@@ -50,6 +50,9 @@ impl Proxied<'_> {
             }
             Upstream::Connecting(connect) => match connect.as_mut().poll(cx) {
                 Poll::Ready(Ok(socket)) => {
+                    if let Some((active, _)) = &self.active {
+                        active.observe(Outcome::Connected);
+                    }
                     if let Some(data) = self.connection.data_mut() {
                         data.info.upstream_local = socket.local();
                     }

@@ -3,6 +3,9 @@
 
 use twox_hash::XxHash64;
 
+/// Points of a ring, unless more are asked for: weights that differ much would want any number of them.
+const POINTS_MAX: f64 = 1_048_576.0;
+
 /// Points by hash.
 #[derive(Debug, Default)]
 pub(super) struct Ring(Vec<(u64, u32)>);
@@ -17,7 +20,7 @@ impl Ring {
         };
         // The lightest one has a whole number of points.
         let (least_share, size_min) = (least as f64 / total as f64, f64::from(size_min));
-        let scale = (least_share * size_min).ceil() / least_share;
+        let scale = ((least_share * size_min).ceil() / least_share).min(size_min.max(POINTS_MAX));
         let (mut points, mut target, mut sum) = (Vec::new(), 0.0, 0.0);
         for (index, address, weight) in hosts {
             target += f64::from(weight) / total as f64 * scale;

@@ -41,14 +41,17 @@ fn table(policy: &ClusterPolicy, hosts: &[(u32, u32)], ejected: &[usize]) -> Arc
         policy: Arc::new(policy.clone()),
     };
     let state = ClusterState::new(1);
-    state.configure(&Arc::new(cluster));
+    let cluster = Arc::new(cluster);
+    state.configure(&cluster);
     for (n, host) in state.hosts().iter().enumerate() {
         if ejected.contains(&n) {
             let rules = policy.outlier.unwrap_or(rules(100, 0));
-            state.observe(host, &rules, crate::upstream::state::Outcome::Failed);
+            if state.observe(host, &rules, crate::upstream::state::Outcome::Failed) {
+                state.rebuild_table();
+            }
         }
     }
-    state.table()
+    state.table_for(&cluster, false).unwrap()
 }
 
 fn shares(table: &HostTable, policy: &ClusterPolicy, active: impl Fn(usize) -> u64) -> HashMap<usize, usize> {
@@ -77,7 +80,7 @@ fn endpoints_of_the_same_weight_take_turns() {
 
 #[test]
 fn weights_are_shares_whoever_balances() {
-    for balance in [LoadBalancer::RoundRobin, LoadBalancer::Random] {
+    for balance in [LoadBalancer::RoundRobin, LoadBalancer::Random, LoadBalancer::LeastRequest] {
         let policy = of(balance);
         let shares = shares(&table(&policy, &[(1, 0), (3, 0), (0, 0)], &[]), &policy, |_| 0);
         let first = shares[&0];
@@ -187,4 +190,11 @@ fn who_has_just_come_begins_with_little() {
     let policy = ClusterPolicy { warmup: Some(warmup), ..of(LoadBalancer::RoundRobin) };
     let even = shares(&table(&policy, &[(1, 0), (1, 0)], &[]), &policy, |_| 0);
     assert!(even.values().all(|n| (4_500..5_500).contains(n)), "{even:?}");
+}
+
+#[test]
+fn weights_that_differ_much_do_not_make_a_ring_of_any_size() {
+    let policy = of(LoadBalancer::Hash(HashKey::SourceIp, HashTable::Ring(1024)));
+    let table = table(&policy, &[(1, 0), (4_000_000_000, 0)], &[]);
+    assert_eq!(table.pick(&policy, Some(1), &Turn::default(), |_| 0), Some(1));
 }
