@@ -52,7 +52,7 @@ differential: ## Compare COUNT (2000) random scripts on Wasmgate and Envoy, from
 	cargo build --release --locked -p wasmgate -p wasmgate-conformance
 	./target/release/wasmgate-conformance --fuzz $(or $(COUNT),2000) --seed $(or $(SEED),1) --language $(or $(LANGUAGE),rust,go)
 
-fuzz: ## Run libFuzzer on TARGET (pairs hostcalls property expression module_bytes module) for SECONDS (60)
+fuzz: ## Run libFuzzer on TARGET (pairs hostcalls property expression module_bytes module http1 http2 proxy_protocol access_log_format path) for SECONDS (60)
 	./scripts/test-deps fuzz
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none $(or $(TARGET),hostcalls) -- -max_total_time=$(or $(SECONDS),60) -max_len=4096
 
