@@ -1,6 +1,6 @@
 # One entry for everything; each target prints what it runs.
 
-.PHONY: help demo test lint unit bench soak smuggling conformance differential fuzz fmt deps clean
+.PHONY: help demo test lint unit bench soak smuggling autobahn conformance differential fuzz fmt deps clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,10 @@ smuggling: ## Run the smuggling corpus through Wasmgate in front of nginx, Apach
 	./scripts/test-deps
 	cargo build --release --locked -p wasmgate -p wasmgate-smuggling
 	./target/release/wasmgate-smuggling --wasmgate target/release/wasmgate $(if $(BACKENDS),--backends $(BACKENDS))
+
+autobahn: ## Run Autobahn's own WebSocket suite with and without the gateway in between; PYTHON names a Python 2.7
+	cargo build --release --locked -p wasmgate
+	./scripts/autobahn
 
 conformance: ## Run every Proxy-Wasm behaviour on HOST=wasmgate|in-process|envoy|both|all in LANGUAGE and print the matrix
 	./scripts/test-deps
