@@ -1,6 +1,6 @@
 # One entry for everything; each target prints what it runs.
 
-.PHONY: help demo test lint unit bench soak smuggling conformance differential http-suite fuzz fmt deps clean
+.PHONY: help demo test lint unit bench soak smuggling autobahn conformance differential http-suite fuzz fmt deps clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,10 @@ smuggling: ## Run the smuggling corpus through Wasmgate in front of nginx, Apach
 	cargo build --release --locked -p wasmgate -p wasmgate-smuggling
 	./target/release/wasmgate-smuggling --wasmgate target/release/wasmgate $(if $(BACKENDS),--backends $(BACKENDS))
 
+autobahn: ## Run Autobahn's own WebSocket suite with and without the gateway in between; PYTHON names a Python 2.7
+	cargo build --release --locked -p wasmgate
+	./scripts/autobahn
+
 conformance: ## Run every Proxy-Wasm behaviour on HOST=wasmgate|in-process|envoy|both|all in LANGUAGE and print the matrix
 	./scripts/test-deps
 	cargo build --release --locked -p wasmgate -p wasmgate-conformance
@@ -57,7 +61,7 @@ http-suite: ## Run every case of HTTP on the wire on HOST=wasmgate|nginx|haproxy
 	cargo build --release --locked -p wasmgate -p wasmgate-http-suite
 	./target/release/wasmgate-http-suite --host $(or $(HOST),all)
 
-fuzz: ## Run libFuzzer on TARGET (pairs hostcalls property expression module_bytes module) for SECONDS (60)
+fuzz: ## Run libFuzzer on TARGET (pairs hostcalls property expression module_bytes module http1 http2 proxy_protocol access_log_format path) for SECONDS (60)
 	./scripts/test-deps fuzz
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none $(or $(TARGET),hostcalls) -- -max_total_time=$(or $(SECONDS),60) -max_len=4096
 

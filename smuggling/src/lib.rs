@@ -10,5 +10,6 @@ pub mod http2;
 pub mod judge;
 pub mod payload;
 pub mod peer;
+pub mod reader;
 pub mod recorder;
 pub mod run;

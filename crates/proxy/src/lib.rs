@@ -13,6 +13,8 @@ mod chain;
 mod clock;
 mod connection;
 mod exchange;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod generation;
 mod idle;

@@ -4,8 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 const V1_PREFIX: &[u8] = b"PROXY ";
 /// The longest line, its end included.
@@ -20,7 +19,7 @@ const V2_BYTES_MAX: usize = 4096;
 ///
 /// # Errors
 /// There is none, or it is wrong: the connection is to be closed.
-pub(crate) async fn read(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
     let mut prefix = [0; PREFIX_BYTES];
     stream.read_exact(&mut prefix).await?;
     if prefix == V2_SIGNATURE {

@@ -31,7 +31,6 @@ pub(crate) use hash_key::source_key;
 pub(crate) use host::{ActiveRequest, Host};
 pub(crate) use http2::{Http2Stream, Place};
 pub(crate) use ledger::{ActiveRetry, OpenConnection};
-#[cfg(test)]
 pub(crate) use proxy_header::header as proxy_header;
 pub(crate) use registry::ClusterRegistry;
 pub(crate) use socket::UpstreamSocket;

@@ -462,3 +462,58 @@ fn what_a_rule_asks_for_in_vain_is_said() {
     }
     assert_eq!(body(&gateway, &[]), "x");
 }
+
+#[test]
+fn an_attempt_on_a_connection_that_was_used_before_has_its_time_too() {
+    let once = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = once.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in once.incoming().flatten() {
+            let mut bytes = [0; 4096];
+            let _ = std::io::Read::read(&mut stream, &mut bytes);
+            let _ =
+                std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine");
+            // The connection stands, and nothing more comes of it.
+            std::thread::spawn(
+                move || while std::io::Read::read(&mut stream, &mut bytes).is_ok_and(|n| n > 0) {},
+            );
+        }
+    });
+    let limits = route_with("timeouts: {request: 10s, backendRequest: 300ms}\n    retry: {attempts: 0}");
+    let quick = gateway(&[address], &[("route.yaml", limits)]);
+    assert_eq!(body(&quick, &[]), "fine");
+    let begun = Instant::now();
+    let answer = quick.get("/", &[]).unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (504, "upstream request timeout"));
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
+fn a_limit_of_connections_is_shared_by_all_endpoints() {
+    let (a, b) = (named("a"), named("b"));
+    let policy = "{loadBalancer: {simple: ROUND_ROBIN}, connectionPool: {tcp: {maxConnections: 1}}}";
+    let gateway = gateway(&[a.address(), b.address()], &[("rule.yaml", rule(policy))]);
+    let begun = Instant::now();
+    let mut answers: Vec<String> = (0..6).map(|_| body(&gateway, &[])).collect();
+    answers.sort();
+    assert_eq!(answers, ["a", "a", "a", "b", "b", "b"]);
+    assert!(begun.elapsed() < Duration::from_secs(20), "nobody waits for what nobody uses");
+    assert_eq!(stat(&gateway, "upstream_cx_active"), 1);
+}
+
+#[test]
+fn connections_survive_a_change_of_the_endpoints() {
+    let (stays, comes) = (named("x"), named("x"));
+    let gateway =
+        gateway(&[stays.address()], &[("rule.yaml", rule("{loadBalancer: {simple: ROUND_ROBIN}}"))]);
+    body(&gateway, &[]);
+    assert_eq!(stat(&gateway, "upstream_cx_total"), 1);
+    gateway.write("backend.yaml", &entry(&[(stays.address(), ""), (comes.address(), "")])).unwrap();
+    let both = wait_until(Instant::now() + PATIENCE, || {
+        body(&gateway, &[]);
+        (!comes.requests().is_empty()).then_some(())
+    });
+    both.unwrap();
+    body(&gateway, &[]);
+    assert_eq!(stat(&gateway, "upstream_cx_total"), 2, "one more for the one that came");
+}

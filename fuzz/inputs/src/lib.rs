@@ -1,12 +1,20 @@
 //! What the fuzz targets do with their bytes: `make fuzz TARGET=…` runs one under libFuzzer, the tests of this crate run each
 //! on a few thousand inputs of a fixed seed.
 //!
-//! All of them hold the host against the same promise: whatever a module or a guest does, the host answers with a
-//! status, an error or a failure, and goes on.
+//! Some hold the host against its promise: whatever a module or a guest does, the host answers with a status, an error or a
+//! failure, and goes on. The others hold the gateway against the same: whatever a client sends, [`http1()`] and [`http2()`] let
+//! nothing through that a back end could read in two ways, and the next client is answered; [`path()`], [`proxy_protocol()`] and
+//! [`access_log_format()`] say themselves what they promise.
 
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a broken promise ends the run")]
 
+mod access_log_format;
+mod front;
 mod guest;
+mod http1;
+mod http2;
+mod path;
+mod proxy_protocol;
 mod stream;
 
 use std::sync::OnceLock;
@@ -15,7 +23,12 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use wasmgate_host::{Engine, Limits, Module, PairLimits, decode_pairs, encode_pairs};
 
+pub use crate::access_log_format::access_log_format;
 use crate::guest::{Guest, hostcalls_module};
+pub use crate::http1::http1;
+pub use crate::http2::http2;
+pub use crate::path::path;
+pub use crate::proxy_protocol::proxy_protocol;
 use crate::stream::Stream;
 
 /// Short, so that an input that loops is one input.
@@ -159,6 +172,65 @@ mod tests {
     #[test]
     fn modules_of_any_bytes() {
         inputs(500).for_each(|input| module_bytes(&input));
+    }
+
+    /// Inputs of a fixed seed for targets that choose from lists: of any bytes, the first of which is the one that is given.
+    fn choices(mode: u8, count: usize) -> impl Iterator<Item = Vec<u8>> {
+        let mut rng = fastrand::Rng::with_seed(13 + u64::from(mode));
+        (0..count).map(move |_| {
+            let length = rng.usize(0..300);
+            std::iter::once(mode).chain((0..length).map(|_| rng.u8(..))).collect()
+        })
+    }
+
+    #[test]
+    fn targets_of_requests() {
+        const WORDS: [&str; 16] =
+            ["/", "..", ".", "%2e", "%2E.", "\\", "%5c", "%", "?", "#", "é", "%25", "%6", "%66", "2", "e"];
+        let mut rng = fastrand::Rng::with_seed(3);
+        inputs(2000).for_each(|input| path(&input));
+        for _ in 0..20_000 {
+            let words = (0..rng.usize(0..12)).filter_map(|_| rng.choice(WORDS)).collect::<String>();
+            path(words.as_bytes());
+        }
+    }
+
+    #[test]
+    fn headers_of_the_proxy_protocol() {
+        const WORDS: [&[u8]; 8] =
+            [b"1.2.3.4", b" ", b"80", b"\r\n", b"\x11\0\x0c", b"\x21\0\x24", b"UNKNOWN", b"\0\0\0\0"];
+        let mut rng = fastrand::Rng::with_seed(5);
+        inputs(2000).for_each(|input| proxy_protocol(&input));
+        for _ in 0..5000 {
+            let words: Vec<&[u8]> = (0..rng.usize(0..12)).filter_map(|_| rng.choice(WORDS)).collect();
+            proxy_protocol(&words.concat());
+        }
+        proxy_protocol(b"1.2.3.4 5.6.7.8 1 2\r\nbytes of the client, which are long enough for addresses");
+    }
+
+    #[test]
+    fn formats_of_the_access_log() {
+        inputs(500).for_each(|input| access_log_format(&input));
+        (0..8).flat_map(|mode| choices(mode, 250)).for_each(|input| access_log_format(&input));
+    }
+
+    #[test]
+    fn requests_over_http1() {
+        inputs(20).for_each(|input| http1(&input));
+        for bytes in [&b"\0POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhel"[..], b"", b"\0"] {
+            http1(bytes);
+        }
+        let passed: u64 = choices(1, 300).chain(choices(3, 60)).map(|input| http1::run(&input)).sum();
+
+        assert!(passed > 100, "the back end has seen {passed} requests only");
+    }
+
+    #[test]
+    fn frames_over_http2() {
+        inputs(20).for_each(|input| http2(&input));
+        let passed: u64 = choices(1, 300).chain(choices(3, 60)).map(|input| http2::run(&input)).sum();
+
+        assert!(passed > 100, "the back end has seen {passed} requests only");
     }
 
     #[test]
