@@ -192,19 +192,7 @@ impl ClientAuthorities {
     /// # Errors
     /// What is wrong with which of the two.
     pub fn from_pem(authorities: &[u8], revoked: Option<&[u8]>) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        let authorities = certificates(authorities).map_err(|e| format!("ca.crt {e}"))?;
-        for certificate in &authorities {
-            roots
-                .add(certificate.clone())
-                .map_err(|e| format!("ca.crt holds a certificate that cannot be an authority: {e}"))?;
-        }
-        let revoked = match revoked {
-            Some(pem) => CertificateRevocationListDer::pem_slice_iter(pem)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|e| format!("ca.crl is no PEM: {e}"))?,
-            None => Vec::new(),
-        };
+        let (roots, ServerAuthorities { authorities, revoked }) = bundle(authorities, revoked)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .with_crls(revoked.iter().cloned())
@@ -250,20 +238,7 @@ impl ServerAuthorities {
     /// # Errors
     /// What is wrong with which of the two.
     pub fn from_pem(authorities: &[u8], revoked: Option<&[u8]>) -> Result<Self, String> {
-        let authorities = certificates(authorities).map_err(|e| format!("ca.crt {e}"))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in &authorities {
-            roots
-                .add(certificate.clone())
-                .map_err(|e| format!("ca.crt holds a certificate that cannot be an authority: {e}"))?;
-        }
-        let revoked = match revoked {
-            Some(pem) => CertificateRevocationListDer::pem_slice_iter(pem)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|e| format!("ca.crl is no PEM: {e}"))?,
-            None => Vec::new(),
-        };
-        Ok(Self { authorities, revoked })
+        bundle(authorities, revoked).map(|(_, read)| read)
     }
 
     /// The authorities.
@@ -284,6 +259,24 @@ impl fmt::Debug for ServerAuthorities {
             .field("revocation_lists", &self.revoked.len())
             .finish()
     }
+}
+
+/// Authorities that can be some, and what they have revoked.
+fn bundle(authorities: &[u8], revoked: Option<&[u8]>) -> Result<(RootCertStore, ServerAuthorities), String> {
+    let mut roots = RootCertStore::empty();
+    let authorities = certificates(authorities).map_err(|e| format!("ca.crt {e}"))?;
+    for certificate in &authorities {
+        roots
+            .add(certificate.clone())
+            .map_err(|e| format!("ca.crt holds a certificate that cannot be an authority: {e}"))?;
+    }
+    let revoked = match revoked {
+        Some(pem) => CertificateRevocationListDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| format!("ca.crl is no PEM: {e}"))?,
+        None => Vec::new(),
+    };
+    Ok((roots, ServerAuthorities { authorities, revoked }))
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -207,9 +207,14 @@ impl WorkerCluster {
         ActiveRetry::new(&self.ledger)
     }
 
-    fn admits_pending(&self) -> bool {
+    /// A request that waits for a connection, if one more may.
+    fn pend(&self) -> Result<Pending, Overflow> {
         let limit = self.config.policy.limits.pending;
-        limit.is_none_or(|limit| self.state.sum(|c| c.pending_active.get()) < u64::from(limit))
+        if limit.is_some_and(|limit| self.state.sum(|c| c.pending_active.get()) >= u64::from(limit)) {
+            self.count(|c| c.pending_overflow.increment());
+            return Err(Overflow);
+        }
+        Ok(Pending::new(&self.ledger))
     }
 
     /// Whether another connection may be made. A worker without any may always have one: else requests could wait for
@@ -264,11 +269,7 @@ impl WorkerCluster {
         host: &Rc<Host>,
         client: ClientAddresses,
     ) -> Result<impl Future<Output = io::Result<Acquired>> + use<>, Overflow> {
-        if !self.admits_pending() {
-            self.count(|c| c.pending_overflow.increment());
-            return Err(Overflow);
-        }
-        let pending = Pending::new(&self.ledger);
+        let pending = self.pend()?;
         let (cluster, host) = (Rc::clone(self), Rc::clone(host));
         Ok(async move {
             let _pending = pending;
@@ -332,11 +333,7 @@ impl WorkerCluster {
         host: &Rc<Host>,
         client: Option<ClientAddresses>,
     ) -> Result<impl Future<Output = io::Result<Place>> + use<>, Overflow> {
-        if !self.admits_pending() {
-            self.count(|c| c.pending_overflow.increment());
-            return Err(Overflow);
-        }
-        let pending = Pending::new(&self.ledger);
+        let pending = self.pend()?;
         let (cluster, host) = (Rc::clone(self), Rc::clone(host));
         Ok(async move {
             let _pending = pending;
