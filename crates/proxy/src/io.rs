@@ -127,6 +127,10 @@ impl Read for DownstreamIo {
             let take = self.prefix.len().min(buf.remaining());
             buf.put_slice(self.prefix.get(..take).unwrap_or_default());
             self.prefix.advance(take);
+            if self.prefix.is_empty() {
+                // Its buffer is not kept for as long as the connection lasts.
+                self.prefix = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let mut io = hyper_util::rt::TokioIo::new(&mut self.stream);
