@@ -332,6 +332,8 @@ impl Exchange {
         // An attempt that has just begun has a time of its own, which nobody has asked for yet.
         if let Some(expired) = self.deadlines.poll(cx) {
             self.time_out(expired);
+            // Another attempt may follow, which nobody has asked for either.
+            cx.waker().wake_by_ref();
         }
         match self.idle {
             Some(key) => self.downstream.worker.idle.wait(key, any, cx.waker()),
