@@ -325,7 +325,10 @@ fn every_admin_endpoint_answers() {
     );
     assert!(prometheus.text().ends_with("# EOF\n"));
     let filtered = gateway.admin_get("/stats?filter=downstream_rq_4xx").unwrap().text();
-    assert_eq!(filtered.lines().count(), 1, "{filtered}");
+    assert!(filtered.lines().all(|line| line.contains("downstream_rq_4xx")), "{filtered}");
+    assert_eq!(filtered.lines().count(), 2, "of the gateway, and of its listener: {filtered}");
+    let anchored = gateway.admin_get("/stats?filter=^http.downstream_rq_4xx$").unwrap().text();
+    assert_eq!(anchored, "http.downstream_rq_4xx: 1\n");
     for (path, status, text) in [
         ("/nothing", 404, "invalid path"),
         ("/logging", 405, "POST required"),
