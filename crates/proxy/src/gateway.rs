@@ -75,7 +75,8 @@ impl Gateway {
         inherited: InheritedSockets,
     ) -> Result<Self, GatewayError> {
         let memory_bytes_max = settings.memory_bytes_max;
-        let (settings, stats) = (Arc::new(settings), GatewayStats::new(workers));
+        let stats = GatewayStats::new(workers, settings.admin);
+        let settings = Arc::new(settings);
         let mut senders = Vec::new();
         let mut threads = Vec::new();
         for index in 0..workers {

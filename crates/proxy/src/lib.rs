@@ -42,4 +42,6 @@ pub use settings::Settings;
 pub use stats::{Counter, GatewayStats, Overload, Traffic, TrafficCounters, WorkerStats};
 pub use supervisor::{Resolver, ResolverError};
 pub use tls::ListenerTls;
-pub use upstream::state::{ClusterCounters, ClusterState, HostCounters, HostState};
+pub use upstream::counters::{ClusterCounters, HostCounters};
+pub use upstream::host_state::HostState;
+pub use upstream::state::ClusterState;

@@ -1,5 +1,6 @@
 //! What an operator sets for the data path as a whole.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use crate::access_log::{AccessLogSink, LogFormat};
 /// Settings that are the same for every listener and worker.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where this process is controlled: no cluster may have it as an endpoint.
+    pub admin: Option<SocketAddr>,
     /// Value of the `server` header on every response; `None` passes the upstream's on.
     pub server: Option<HeaderValue>,
     /// Where access log lines go; `None` for nowhere.
@@ -82,6 +85,7 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            admin: None,
             server: Some(HeaderValue::from_static("wasmgate")),
             access_log: None,
             access_log_format: None,

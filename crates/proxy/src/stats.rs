@@ -1,6 +1,7 @@
 //! Counters: one shard per worker, summed when somebody looks.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -155,6 +156,7 @@ pub enum Overload {
 #[derive(Debug)]
 pub struct GatewayStats {
     overload: AtomicU8,
+    admin: Option<SocketAddr>,
     /// One per worker.
     pub workers: Vec<Arc<WorkerStats>>,
     listeners: TrafficByName,
@@ -168,9 +170,10 @@ pub struct GatewayStats {
 const DETAILS_MAX: usize = 200;
 
 impl GatewayStats {
-    /// Counters for a number of workers.
-    pub fn new(workers: usize) -> Arc<Self> {
+    /// Counters for a number of workers. `admin`: where this process is controlled.
+    pub fn new(workers: usize, admin: Option<SocketAddr>) -> Arc<Self> {
         Arc::new(Self {
+            admin,
             workers: (0..workers).map(|_| Arc::default()).collect(),
             overload: AtomicU8::new(Overload::None as u8),
             listeners: TrafficByName::default(),
@@ -219,8 +222,7 @@ impl GatewayStats {
 
     /// A cluster; it outlives generations.
     pub fn cluster(&self, name: &Arc<str>) -> Arc<ClusterState> {
-        let workers = self.workers.len();
-        let make = || Arc::new(ClusterState::new(workers));
+        let make = || Arc::new(ClusterState::new(self.workers.len(), self.admin));
         Arc::clone(self.clusters.lock().entry(Arc::clone(name)).or_insert_with(make))
     }
 

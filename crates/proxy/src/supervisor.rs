@@ -15,7 +15,8 @@ use tokio::task::AbortHandle;
 use wasmgate_config::{EndpointName, HealthCheck};
 
 use crate::stats::GatewayStats;
-use crate::upstream::state::{ClusterState, HostState};
+use crate::upstream::host_state::HostState;
+use crate::upstream::state::ClusterState;
 
 pub use self::dns::{Resolver, ResolverError};
 

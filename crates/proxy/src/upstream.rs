@@ -5,16 +5,18 @@
 //! whatever could be read in two ways is an error.
 
 pub(crate) mod active;
+mod admin_address;
 pub(crate) mod balance;
 pub(crate) mod chunked;
 pub(crate) mod cluster;
 mod connect;
 pub(crate) mod connection;
-mod counters;
+pub(crate) mod counters;
 pub(crate) mod encode;
 pub(crate) mod hash_key;
 pub(crate) mod head;
 mod host;
+pub(crate) mod host_state;
 pub(crate) mod http2;
 mod ledger;
 mod proxy_header;

@@ -152,7 +152,7 @@ async fn serve(
         tracing::debug!(target: "main", "the allocator has no thread of its own: {e}");
     }
     let workers = worker_count(process);
-    let settings = settings(config, process)?;
+    let mut settings = settings(config, process)?;
     let access_log = settings.access_log.clone();
     let path = process.takeover.as_deref();
     let takeover_error = |e: std::io::Error| CommandError::Io {
@@ -163,6 +163,12 @@ async fn serve(
     if inherited.is_some() {
         tracing::info!(target: "main", "taking over from the process that serves");
     }
+    let admin_listener = match inherited.as_mut().and_then(|i| i.admin.take()) {
+        Some(listener) if listener.local_addr().is_ok_and(|a| a == process.admin) => listener,
+        _ => admin::bind(process.admin)?,
+    };
+    // Its port may be one that the system has given.
+    settings.admin = Some(admin_listener.local_addr().map_err(CommandError::io("admin interface"))?);
     let parts = PluginParts::new(config, &levels, workers)?;
     let resolver = Resolver::new(&process.dns_server).inspect_err(
         |e| tracing::warn!(target: "main", "{e}: endpoints that are names have no addresses (--dns-server)"),
@@ -181,10 +187,6 @@ async fn serve(
         access_log: access_log.clone(),
         drain_time: process.drain_time,
         options: options(config, process, workers),
-    };
-    let admin_listener = match inherited.as_mut().and_then(|i| i.admin.take()) {
-        Some(listener) if listener.local_addr().is_ok_and(|a| a == process.admin) => listener,
-        _ => admin::bind(process.admin)?,
     };
     let second = || admin_listener.try_clone().map_err(CommandError::io("admin interface"));
     // Until this process serves, the one before answers.

@@ -517,3 +517,34 @@ fn connections_survive_a_change_of_the_endpoints() {
     body(&gateway, &[]);
     assert_eq!(stat(&gateway, "upstream_cx_total"), 2, "one more for the one that came");
 }
+
+#[test]
+fn no_endpoint_is_the_admin_interface() {
+    let good = named("good");
+    let dns = DnsServer::start().unwrap();
+    dns.set("admin.test", &[[127, 0, 0, 1].into()]);
+    let gateway = built(&[(good.address(), "")], &[])
+        .argument(format!("--dns-server={}", dns.address()))
+        .run()
+        .unwrap();
+    let port = gateway.admin().port();
+    assert_eq!(body(&gateway, &[]), "good");
+    // Each of them is one way to say it; whoever may write a ServiceEntry is not who may stop the gateway.
+    for ip in ["127.0.0.1", "0.0.0.0", "\"::ffff:127.0.0.1\"", "admin.test"] {
+        let text = entry(&[(good.address(), "")])
+            .replace(&format!("address: {}", good.address().ip()), &format!("address: {ip}"))
+            .replace(&format!("{{http: {}}}", good.address().port()), &format!("{{http: {port}}}"))
+            .replace("STATIC", if ip == "admin.test" { "DNS" } else { "STATIC" });
+        gateway.write("backend.yaml", &text).unwrap();
+        gateway
+            .wait_for_answer("/ready", &[], |a| a.status == 503 && a.text() == "no healthy upstream")
+            .unwrap();
+        gateway.write("backend.yaml", &entry(&[(good.address(), "")])).unwrap();
+        gateway.wait_for_answer("/ready", &[], |a| a.text() == "good").unwrap();
+    }
+    let log = gateway.log();
+    let told = format!(
+        "{CLUSTER}: 127.0.0.1:{port} is the admin interface of this gateway: no endpoint of a cluster may be"
+    );
+    assert_eq!(log.matches(&told).count(), 2, "by its address, and by its name: {log}");
+}

@@ -12,7 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use wasmgate_config::{Cluster, HealthCheck, HealthProbe, UpstreamProtocol};
 
 use super::note_health;
-use crate::upstream::state::{ClusterState, HostState};
+use crate::upstream::host_state::HostState;
+use crate::upstream::state::ClusterState;
 use crate::upstream::{Spoken, UpstreamSocket};
 
 /// What is read of an answer.

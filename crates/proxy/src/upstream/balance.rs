@@ -10,7 +10,7 @@ use std::time::Instant;
 use twox_hash::XxHash64;
 use wasmgate_config::{ClusterPolicy, Endpoint, HashTable, LoadBalancer};
 
-use super::state::{HostState, warm_share};
+use super::host_state::{HostState, warm_share};
 
 /// The endpoints of a cluster by priority.
 #[derive(Debug, Default)]

@@ -13,10 +13,11 @@ use wasmgate_config::{Cluster, LoadBalancer, OutlierDetection};
 use super::balance::{HostTable, Turn};
 use super::connect::{Opening, Spoken, open};
 use super::connection::UpstreamConnection;
+use super::counters::ClusterCounters;
 use super::host::Host;
 use super::http2::{Http2Settings, Place};
 use super::ledger::{ActiveRetry, Ledger, OpenConnection, Pending};
-use super::state::{ClusterCounters, ClusterState, Outcome};
+use super::state::{ClusterState, Outcome};
 use super::tls::ClientTls;
 use crate::settings::Settings;
 

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use super::cluster::WorkerCluster;
 use super::connection::UpstreamConnection;
+use super::counters::HostCounters;
+use super::host_state::HostState;
 use super::http2::Http2Host;
-use super::state::{HostCounters, HostState, Outcome};
+use super::state::Outcome;
 
 /// An endpoint and what this worker has of it.
 #[derive(Debug)]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::state::{ClusterCounters, ClusterState, HostState};
+use super::counters::ClusterCounters;
+use super::host_state::HostState;
+use super::state::ClusterState;
 
 /// The connections of a cluster on this worker.
 #[derive(Debug)]

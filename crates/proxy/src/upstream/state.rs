@@ -1,103 +1,21 @@
-//! What all workers, and the control side, know of a cluster and its endpoints: counters, health, who may be chosen.
+//! What all workers, and the control side, know of a cluster: counters, its endpoints, who may be chosen.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use wasmgate_config::{Cluster, EJECTION_TIME_MAX, Endpoint, EndpointName, OutlierDetection};
 
 use super::UpstreamSocket;
+use super::admin_address::is_admin;
 use super::balance::HostTable;
 use super::connect::{Opening, Spoken, open};
-pub use super::counters::{ClusterCounters, HostCounters};
+use super::counters::ClusterCounters;
+use super::host_state::{FAILED_ACTIVE_HC, FAILED_OUTLIER_CHECK, HostState};
 use super::tls::{ClientTls, client_tls};
-
-/// An endpoint, as everybody sees it. It lives for as long as its cluster has the address.
-#[derive(Debug)]
-pub struct HostState {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// One shard per worker.
-    pub shards: Vec<HostCounters>,
-    since: Instant,
-    flags: AtomicU32,
-    consecutive_5xx: AtomicU32,
-    consecutive_gateway: AtomicU32,
-    consecutive_local: AtomicU32,
-    ejections: AtomicU32,
-    ejected_until: Mutex<Option<Instant>>,
-    /// A health check has ended.
-    is_checked: AtomicBool,
-}
-
-/// It does not answer health checks.
-const FAILED_ACTIVE_HC: u32 = 1;
-/// Its answers were bad.
-const FAILED_OUTLIER_CHECK: u32 = 2;
-
-impl HostState {
-    fn new(address: SocketAddr, workers: usize, flags: u32) -> Self {
-        Self {
-            address,
-            shards: (0..workers).map(|_| HostCounters::default()).collect(),
-            since: Instant::now(),
-            flags: AtomicU32::new(flags),
-            consecutive_5xx: AtomicU32::new(0),
-            consecutive_gateway: AtomicU32::new(0),
-            consecutive_local: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
-            ejected_until: Mutex::default(),
-            is_checked: AtomicBool::new(false),
-        }
-    }
-
-    /// Whether it may get requests.
-    pub fn is_healthy(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) == 0
-    }
-
-    /// Since when the cluster has had it.
-    pub(crate) fn since(&self) -> Instant {
-        self.since
-    }
-
-    /// Whether a health check has ended, and how the last ones did.
-    pub(crate) fn checked_health(&self) -> Option<bool> {
-        let is_healthy = self.flags.load(Ordering::Relaxed) & FAILED_ACTIVE_HC == 0;
-        self.is_checked.load(Ordering::Relaxed).then_some(is_healthy)
-    }
-
-    /// Whether it gets nothing because its answers were bad.
-    pub fn is_ejected(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & FAILED_OUTLIER_CHECK != 0
-    }
-
-    /// In Envoy's words: `healthy`, or what is wrong.
-    pub fn health_flags(&self) -> String {
-        let flags = self.flags.load(Ordering::Relaxed);
-        let words =
-            [(FAILED_ACTIVE_HC, "/failed_active_hc"), (FAILED_OUTLIER_CHECK, "/failed_outlier_check")];
-        let found: String = words.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, word)| *word).collect();
-        if found.is_empty() { "healthy".to_owned() } else { found }
-    }
-
-    /// Sums a counter over the workers.
-    pub fn sum(&self, pick: fn(&HostCounters) -> u64) -> u64 {
-        self.shards.iter().map(pick).sum()
-    }
-
-    fn set_flag(&self, flag: u32, on: bool) -> bool {
-        let before = if on {
-            self.flags.fetch_or(flag, Ordering::Relaxed)
-        } else {
-            self.flags.fetch_and(!flag, Ordering::Relaxed)
-        };
-        (before & flag != 0) != on
-    }
-}
 
 /// How an exchange with an endpoint went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +35,8 @@ pub(crate) enum Outcome {
 pub struct ClusterState {
     /// One shard per worker.
     pub shards: Vec<ClusterCounters>,
+    /// Where this process is controlled.
+    admin: Option<SocketAddr>,
     /// Grows with every new table.
     version: AtomicU64,
     inner: Mutex<Inner>,
@@ -127,6 +47,8 @@ struct Inner {
     config: Option<Arc<Cluster>>,
     tls: Option<Arc<ClientTls>>,
     endpoints: Vec<Endpoint>,
+    /// Of them those that may not be.
+    refused: Vec<SocketAddr>,
     hosts: BTreeMap<SocketAddr, Arc<HostState>>,
     resolved: BTreeMap<(Arc<str>, u16), Vec<IpAddr>>,
     table: Arc<HostTable>,
@@ -134,8 +56,9 @@ struct Inner {
 }
 
 impl ClusterState {
-    pub(crate) fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize, admin: Option<SocketAddr>) -> Self {
         Self {
+            admin,
             shards: (0..workers).map(|_| ClusterCounters::default()).collect(),
             version: AtomicU64::new(0),
             inner: Mutex::default(),
@@ -252,7 +175,7 @@ impl ClusterState {
             let known = inner.hosts.get(&e.address).cloned();
             (*e, known.unwrap_or_else(|| Arc::new(HostState::new(e.address, workers, 0))))
         };
-        let states = || config.endpoints.iter().map(state).collect();
+        let states = || config.endpoints.iter().filter(|e| self.is_permitted(e)).map(state).collect();
         wants_any.then(|| Arc::new(HostTable::new(&config.policy, states())))
     }
 
@@ -348,6 +271,10 @@ impl ClusterState {
         }
     }
 
+    fn is_permitted(&self, endpoint: &Endpoint) -> bool {
+        !self.admin.is_some_and(|admin| is_admin(endpoint.address, admin))
+    }
+
     fn rebuild(&self, inner: &mut Inner) {
         let Some(config) = inner.config.clone() else { return };
         let mut endpoints = config.endpoints.clone();
@@ -360,6 +287,13 @@ impl ClusterState {
                 priority: name.priority,
             }));
         }
+        let (endpoints, refused): (Vec<_>, Vec<_>) =
+            endpoints.into_iter().partition(|e| self.is_permitted(e));
+        let refused: Vec<SocketAddr> = refused.iter().map(|e| e.address).collect();
+        for address in refused.iter().filter(|a| !inner.refused.contains(a)) {
+            tracing::error!(target: "upstream", "{}: {address} is the admin interface of this gateway: no endpoint of a cluster may be", config.name);
+        }
+        inner.refused = refused;
         inner.resolved.retain(|key, _| config.names.iter().any(|n| n.name == key.0 && n.port == key.1));
         let workers = self.shards.len();
         // Nobody knows of a new endpoint whether it is healthy: it is asked before it gets anything.
@@ -381,10 +315,4 @@ impl ClusterState {
         (inner.endpoints, inner.hosts) = (endpoints, hosts);
         self.version.fetch_add(1, Ordering::Release);
     }
-}
-
-/// Age at which an endpoint that has just come has its full share, relative to it.
-pub(crate) fn warm_share(age: Duration, time: Duration, minimum_percent: u32) -> f64 {
-    let grown = age.as_secs_f64() / time.as_secs_f64().max(f64::MIN_POSITIVE);
-    grown.clamp(f64::from(minimum_percent) / 100.0, 1.0)
 }

@@ -40,7 +40,7 @@ fn table(policy: &ClusterPolicy, hosts: &[(u32, u32)], ejected: &[usize]) -> Arc
         protocol: wasmgate_config::UpstreamProtocol::Http1,
         policy: Arc::new(policy.clone()),
     };
-    let state = ClusterState::new(1);
+    let state = ClusterState::new(1, None);
     let cluster = Arc::new(cluster);
     state.configure(&cluster);
     for (n, host) in state.hosts().iter().enumerate() {
