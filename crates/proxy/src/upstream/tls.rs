@@ -67,11 +67,12 @@ fn config(tls: &ClusterTls) -> Result<(ClientConfig, ServerName<'static>), Strin
     let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
     let name = ServerName::try_from(tls.server_name.clone())
         .map_err(|_| format!("{:?} is no name that a certificate could be for", tls.server_name))?;
+    let checking = |checks| Arc::new(Verifier { provider: Arc::clone(&provider), checks });
     let checks: Arc<dyn ServerCertVerifier> = if tls.skip_verify {
-        Arc::new(AnyCertificate(Arc::clone(&provider)))
+        checking(Checks::None)
     } else {
         let inner = verifier(tls.authorities.as_ref(), &provider)?;
-        if tls.names.is_empty() { inner } else { Arc::new(OneOf { inner, names: tls.names.clone() }) }
+        if tls.names.is_empty() { inner } else { checking(Checks::OneOf(inner, tls.names.clone())) }
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -131,14 +132,22 @@ impl ResolvesClientCert for Own {
     }
 }
 
-/// A certificate for one of several names, whatever name was asked for.
+/// What an endpoint's certificate must be. That the endpoint has the key of it is always asked for.
 #[derive(Debug)]
-struct OneOf {
-    inner: Arc<WebPkiServerVerifier>,
-    names: Vec<String>,
+enum Checks {
+    /// One for a name that the rule names, whatever name was asked for.
+    OneOf(Arc<WebPkiServerVerifier>, Vec<String>),
+    /// Whatever the endpoint shows, as `insecureSkipVerify` wants it.
+    None,
 }
 
-impl ServerCertVerifier for OneOf {
+#[derive(Debug)]
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    checks: Checks,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         own: &CertificateDer<'_>,
@@ -147,8 +156,9 @@ impl ServerCertVerifier for OneOf {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Checks::OneOf(inner, names) = &self.checks else { return Ok(ServerCertVerified::assertion()) };
         // The name is what webpki looks at last: all the rest holds when nothing but the name is wrong.
-        match self.inner.verify_server_cert(own, intermediates, server_name, ocsp_response, now) {
+        match inner.verify_server_cert(own, intermediates, server_name, ocsp_response, now) {
             Ok(_)
             | Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -158,7 +168,7 @@ impl ServerCertVerifier for OneOf {
         let facts = CertificateFacts::of(own)
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
         let is_for = |name: &String| facts.covers(name) || facts.uris.contains(name);
-        if self.names.iter().any(is_for) {
+        if names.iter().any(is_for) {
             return Ok(ServerCertVerified::assertion());
         }
         Err(rustls::Error::General(format!(
@@ -173,46 +183,7 @@ impl ServerCertVerifier for OneOf {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Whatever the endpoint shows, as `insecureSkipVerify` wants it; it must have the key of it.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _own: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let schemes = &self.0.signature_verification_algorithms;
+        let schemes = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, certificate, signed, schemes)
     }
 
@@ -222,11 +193,11 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let schemes = &self.0.signature_verification_algorithms;
+        let schemes = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, certificate, signed, schemes)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
