@@ -144,7 +144,7 @@ impl Exchange {
                 Err(_) => return self.fail(Reason::Overflow),
             }
         } else {
-            if let Some(connection) = host.take_idle().filter(|_| may_reuse) {
+            if may_reuse && let Some(connection) = host.take_idle() {
                 self.stream.data_mut().info.upstream_ready = Some(Duration::ZERO);
                 return self.begin(connection);
             }
