@@ -198,22 +198,18 @@ impl ClusterState {
             if is_local {
                 return self.count_failure(host, &host.consecutive_local, threshold, rules);
             }
-            host.consecutive_local.store(0, Ordering::Relaxed);
+            end_run(&host.consecutive_local);
         }
         if status < 500 {
-            // Mostly they are zero already: a store would take the line from other workers.
-            for counter in [&host.consecutive_5xx, &host.consecutive_gateway] {
-                if counter.load(Ordering::Relaxed) != 0 {
-                    counter.store(0, Ordering::Relaxed);
-                }
-            }
+            end_run(&host.consecutive_5xx);
+            end_run(&host.consecutive_gateway);
             return false;
         }
         let mut ejected = self.count_failure(host, &host.consecutive_5xx, rules.consecutive_5xx, rules);
         if matches!(status, 502..=504) {
             ejected |= self.count_failure(host, &host.consecutive_gateway, rules.consecutive_gateway, rules);
         } else {
-            host.consecutive_gateway.store(0, Ordering::Relaxed);
+            end_run(&host.consecutive_gateway);
         }
         ejected
     }
@@ -314,5 +310,12 @@ impl ClusterState {
         inner.table = Arc::new(HostTable::new(&config.policy, states.collect()));
         (inner.endpoints, inner.hosts) = (endpoints, hosts);
         self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Sets a counter of failures in a row back. Mostly it is zero already, and a store would take its line from other workers.
+fn end_run(failures: &AtomicU32) {
+    if failures.load(Ordering::Relaxed) != 0 {
+        failures.store(0, Ordering::Relaxed);
     }
 }
